@@ -1,0 +1,108 @@
+namespace ConvLLaVA.Engine.Tensors;
+
+/// <summary>What a device must be able to do: sub-layer operations, coarse enough that each backend fuses as it likes.
+/// Two implementations of these operations are the whole porting surface. Calls of one backend come from one thread
+/// at a time. Unless said otherwise outputs do not overlap inputs, and every result is independent of which other rows
+/// or sequences share the call, bit for bit.</summary>
+public interface IBackend : IDisposable
+{
+    /// <summary>Name for people: <c>cpu (AVX-512, 2 threads)</c>.</summary>
+    string Name { get; }
+
+    /// <summary>Who holds how much of this backend's memory.</summary>
+    MemoryLedger Memory { get; }
+
+    /// <summary>Allocates <paramref name="bytes"/> of uninitialised memory and books them on <paramref name="owner"/>.</summary>
+    MemoryBlock Allocate(long bytes, MemoryOwner owner);
+
+    /// <summary>Rows of a matrix with <paramref name="columns"/> columns that are best worked on at a time when the result is
+    /// consumed at once (the 4C expansion of a ConvNeXt block).</summary>
+    int PreferredTileRows(int columns);
+
+    // ---- load time: bind checkpoint tensors; the backend uses them in place where it can ----
+
+    /// <summary>Binds <paramref name="rowBlocks"/>, each <c>[out_k, in]</c>, one below the other, with an optional bias <c>[out]</c>
+    /// and an optional per-output factor <c>[out]</c> (ConvNeXt's layer scale) that also multiplies the bias.</summary>
+    LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null);
+
+    /// <summary>Binds a convolution <c>[out, in, k, k]</c> with stride k and no padding as a matrix over gathered rows, in the column
+    /// order that <see cref="GatherPatches"/> and <see cref="NormGather"/> of this backend write.</summary>
+    LinearWeight LoadPatchConvolution(WeightTensor weight, WeightTensor bias);
+
+    /// <summary>Binds a LayerNorm, or an RMSNorm when <paramref name="bias"/> is null.</summary>
+    NormWeight LoadNorm(WeightTensor weight, WeightTensor? bias, float epsilon);
+
+    /// <summary>Binds a depthwise filter <c>[C, 1, 7, 7]</c> with bias <c>[C]</c>.</summary>
+    DepthwiseWeight LoadDepthwise(WeightTensor filter, WeightTensor bias);
+
+    /// <summary>Binds the embedding table <c>[vocab_size, hidden_size]</c>.</summary>
+    EmbeddingTable LoadEmbedding(WeightTensor table);
+
+    /// <summary>Allocates KV pages.</summary>
+    KvStorage CreateKvStorage(KvLayout layout);
+
+    // ---- vision ----
+
+    /// <summary>Normalises pictures and gathers their <paramref name="patch"/> x <paramref name="patch"/> patches into rows:
+    /// output <c>[images * (H / patch) * (W / patch), 3 * patch * patch]</c>.</summary>
+    void GatherPatches(ImageBatch images, int patch, Tensor output);
+
+    /// <summary>LayerNorm of every row. <paramref name="output"/> may be <paramref name="input"/>.</summary>
+    void LayerNorm(Tensor input, NormWeight norm, Tensor output);
+
+    /// <summary>7x7 depthwise convolution (zero padding 3) with bias, then LayerNorm over channels. Both <c>[grid.Rows, C]</c>.</summary>
+    void DepthwiseConvNorm(Tensor input, Grid grid, DepthwiseWeight filter, NormWeight norm, Tensor output);
+
+    /// <summary>LayerNorm of every row, then each 2x2 cell of the grid gathered into one row:
+    /// <c>[grid.Rows, C]</c> to <c>[grid.Downsampled(2).Rows, 4 * C]</c>; an odd last row or column is dropped.</summary>
+    void NormGather(Tensor input, Grid grid, NormWeight norm, Tensor output);
+
+    // ---- both ----
+
+    /// <summary>output = activation(linear(input)). <c>[rows, in]</c> to <c>[rows, out]</c>.</summary>
+    void Linear(Tensor input, LinearWeight weight, Activation activation, Tensor output);
+
+    /// <summary>accumulator += linear(input), scale included. <c>[rows, in]</c> onto <c>[rows, out]</c>.</summary>
+    void LinearResidual(Tensor input, LinearWeight weight, Tensor accumulator);
+
+    /// <summary>Copies a matrix to another of the same shape.</summary>
+    void Copy(Tensor source, Tensor destination);
+
+    /// <summary>Copies a Float32 matrix to the host.</summary>
+    void Read(Tensor source, Span<float> destination);
+
+    // ---- language model ----
+
+    /// <summary>Looks up one row a token; rows of negative ids are left as they are (image features go there).
+    /// output <c>[ids, hidden_size]</c>.</summary>
+    void EmbedTokens(EmbeddingTable table, ReadOnlySpan<int> ids, Tensor output);
+
+    /// <summary>RMSNorm, query/key/value projection, RoPE on queries and keys, keys and values into the pages of
+    /// <paramref name="layer"/>. input <c>[tokens, hidden_size]</c>, query <c>[tokens, heads * head_dim]</c>.</summary>
+    void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer, Tensor query, Workspace workspace);
+
+    /// <summary>Causal attention of every token over its sequence's pages, softmax scale 1/sqrt(head_dim), grouped-query when there
+    /// are fewer key/value heads. Both <c>[tokens, heads * head_dim]</c>.</summary>
+    void PagedAttention(Tensor query, PagedBatch batch, KvStorage kv, int layer, Tensor output, Workspace workspace);
+
+    /// <summary>hidden += down(silu(gate(n)) * up(n)) with n = RMSNorm(hidden). hidden <c>[tokens, hidden_size]</c>;
+    /// gateUp is gate <c>[intermediate_size, hidden_size]</c> above up.</summary>
+    void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace);
+
+    /// <summary>Final RMSNorm and lm_head of the wanted rows. hidden <c>[tokens, hidden_size]</c>,
+    /// logits <c>[rows, vocab_size]</c> Float32.</summary>
+    void NormLogits(Tensor hidden, ReadOnlySpan<int> rows, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace);
+
+    /// <summary>Copies one page of all layers (copy-on-write of a shared page).</summary>
+    void CopyKvBlock(KvStorage kv, int source, int destination);
+}
+
+/// <summary>What follows a matrix product.</summary>
+public enum Activation
+{
+    /// <summary>Nothing.</summary>
+    None,
+
+    /// <summary>Exact GELU: 0.5 x (1 + erf(x / sqrt(2))).</summary>
+    Gelu,
+}
