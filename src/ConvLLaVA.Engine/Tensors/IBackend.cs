@@ -3,7 +3,8 @@ namespace ConvLLaVA.Engine.Tensors;
 /// <summary>What a device must be able to do: sub-layer operations, coarse enough that each backend fuses as it likes.
 /// Two implementations of these operations are the whole porting surface. Calls of one backend come from one thread
 /// at a time. Unless said otherwise outputs do not overlap inputs, and every result is independent of which other rows
-/// or sequences share the call, bit for bit.</summary>
+/// or sequences share the call, bit for bit. An operation that is handed a planning workspace takes its scratch matrices
+/// from it and returns without computing: that is how the size of the real one becomes known.</summary>
 public interface IBackend : IDisposable
 {
     /// <summary>Name for people: <c>cpu (AVX-512, 2 threads)</c>.</summary>

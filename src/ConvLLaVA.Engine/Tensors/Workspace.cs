@@ -22,6 +22,9 @@ public sealed class Workspace : IDisposable
     /// <summary>A workspace without memory that measures: every matrix it hands out has a zero address.</summary>
     public static Workspace ForPlanning() => new(null, long.MaxValue);
 
+    /// <summary>True when there is no memory behind it: an operation takes what it would take and computes nothing.</summary>
+    public bool IsPlanning => _block is null;
+
     /// <summary>The most bytes ever in use, as the capacity must be.</summary>
     public long HighWaterMark { get; private set; }
 
