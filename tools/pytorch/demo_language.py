@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convllava import ConvLlava
-from demo_encoder import cosine, optimizer_for
+from demo_encoder import cosine, normalize, optimizer_for
 from demo_questions import KINDS, ask, conversation, is_right
 from demo_tokenizer import IMAGE, v1_prompt
 
@@ -147,11 +147,18 @@ def new_model(configs, encoder_path):
     return model
 
 
-def train_language(model, tokenizer, scenes, features, held, path, steps, log, batch=24, budget=256, lr=2e-3, seed=3):
-    """held: (scenes, features) to report accuracy on. Checkpoints go to `path`.part, the result to `path`."""
-    streams = Streams(tokenizer)
-    optimizer = optimizer_for([(model.model.mm_projector, lr / 2), (model.model.layers, lr), (model.model.norm, lr),
-                               (model.model.embed_tokens, lr), (model.lm_head, lr)])
+def train_language(model, tokenizer, scenes, features, held, path, steps, log, lr=2e-3, encoder_lr=None, batch=24, budget=256,
+                   seed=3):
+    """`features` are the frozen encoder's; with `encoder_lr` they are pixels, and the encoder is tuned as well.
+
+    held: (scenes, features or pixels) to report accuracy on. Checkpoints go to `path`.part, the result to `path`."""
+    streams, see = Streams(tokenizer), torch.from_numpy
+    groups = [(model.model.mm_projector, lr / 2), (model.model.layers, lr), (model.model.norm, lr),
+              (model.model.embed_tokens, lr), (model.lm_head, lr)]
+    if encoder_lr:
+        groups.append((model.vision.to(memory_format=torch.channels_last), encoder_lr))
+        see = lambda pixels: model.vision.image_features(normalize(pixels))
+    optimizer = optimizer_for(groups)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     start = 0
     if os.path.exists(path + ".part"):
@@ -164,9 +171,9 @@ def train_language(model, tokenizer, scenes, features, held, path, steps, log, b
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * cosine(step, steps, 80)
-        rows = rng.integers(0, len(scenes), batch)
+        rows = np.sort(rng.integers(0, len(scenes), batch))
         packed = [pack(rng, streams, scenes[i], budget) for i in rows]
-        loss = batch_loss(model, streams, torch.from_numpy(features[rows]), packed)
+        loss = batch_loss(model, streams, see(features[rows]), packed)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -176,7 +183,9 @@ def train_language(model, tokenizer, scenes, features, held, path, steps, log, b
             log(f"language step {step + 1} loss {total / 50:.4f} ({time.time() - began:.0f} s)")
             total = 0.0
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            accuracy = held_out_accuracy(model, tokenizer, *held)
+            with torch.no_grad():
+                seen = see(held[1][:len(held[0])])
+            accuracy = held_out_accuracy(model, tokenizer, held[0], seen)
             log(f"language step {step + 1} HELD-OUT " + " ".join(f"{kind} {value:.3f}" for kind, value in accuracy.items()))
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, path + ".part")
     torch.save(model.state_dict(), path)

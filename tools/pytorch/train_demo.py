@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python3 tools/pytorch/train_demo.py --work /tmp/demo --out models/convllava-demo
 
 Stages: pictures, encoder (dense targets), features (the frozen encoder's, cached), tokenizer, language (projector and LLM
-on questions), save. Each stage leaves its result in --work and is skipped when that is there, so a run can be resumed.
+on questions), tuning (optional: all of it together), save. Each stage leaves its result in --work and is skipped when that is there, so a run can be resumed.
 """
 import argparse
 import os
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=16000)
     parser.add_argument("--encoder-steps", type=int, default=1200)
     parser.add_argument("--language-steps", type=int, default=2400)
+    parser.add_argument("--tuning-steps", type=int, default=0, help="steps with the encoder unfrozen, after all others")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -75,13 +76,20 @@ def main():
     features, held_features = np.load(inside("train_features.npy")), np.load(inside("held_features.npy"))
     log("the features are ready")
 
+    scenes = [make_scene(TRAIN_SEED + i) for i in range(args.pictures)]
+    held_scenes = [make_scene(HELD_OUT_SEED + i) for i in range(100)]
     if missing("language.pt"):
-        scenes = [make_scene(TRAIN_SEED + i) for i in range(args.pictures)]
-        held_scenes = [make_scene(HELD_OUT_SEED + i) for i in range(100)]
         demo_language.train_language(model, tokenizer, scenes, features, (held_scenes, held_features),
                                      inside("language.pt"), args.language_steps, log)
     model.load_state_dict(torch.load(inside("language.pt")))
     log("the language model is ready")
+
+    if args.tuning_steps and missing("tuned.pt"):
+        demo_language.train_language(model, tokenizer, scenes, pixels, (held_scenes, held), inside("tuned.pt"),
+                                     args.tuning_steps, log, lr=5e-4, encoder_lr=1.5e-4, seed=4)
+    if args.tuning_steps:
+        model.load_state_dict(torch.load(inside("tuned.pt")))
+        log("all of it is tuned")
 
     save_checkpoint(model, inside("tokenizer.model"), IMAGE_SIZE, args.out)
     log(f"saved in {args.out}")
