@@ -1,1 +1,78 @@
-return 0;
+using System.CommandLine;
+using ConvLLaVA.Engine;
+
+namespace ConvLLaVA.Cli;
+
+/// <summary>Entry point: commands, and what every failure looks like to the caller.</summary>
+internal static class Program
+{
+    /// <summary>The command did what was asked.</summary>
+    public const int Done = 0;
+
+    /// <summary>Something failed while running.</summary>
+    public const int Failed = 1;
+
+    /// <summary>The command line or an input file cannot be used.</summary>
+    public const int BadInput = 2;
+
+    public static async Task<int> Main(string[] args)
+    {
+        var root = new RootCommand("ConvLLaVA: ask questions about images, on any machine.")
+        {
+            RunCommand.Create(),
+            ChatCommand.Create(),
+            DumpCommand.Create(),
+            TokenizeCommand.Create(),
+            InspectCommand.Create(),
+        };
+        ParseResult parsed = root.Parse(args);
+        if (parsed.Errors.Count > 0)
+        {
+            Complain(parsed.Errors[0].Message);
+            return BadInput;
+        }
+        try
+        {
+            return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
+        }
+        catch (InvalidInputException e)
+        {
+            Complain(e.Message);
+            return BadInput;
+        }
+        catch (OperationCanceledException)
+        {
+            Complain("Cancelled.");
+            return Failed;
+        }
+        catch (IOException) when (StandardOutputIsClosed())
+        {
+            return Failed; // the reader of a pipe went away: there is nobody to tell
+        }
+        catch (Exception e) when (e is ConvLlavaException or IOException or UnauthorizedAccessException or OutOfMemoryException)
+        {
+            Complain(e.Message);
+            return Failed;
+        }
+        catch (Exception e) when (Environment.GetEnvironmentVariable("CONVLLAVA_DEBUG") is null or "")
+        {
+            Complain($"Unexpected failure: {e.GetType().Name}: {e.Message} (set CONVLLAVA_DEBUG=1 for the stack trace).");
+            return Failed;
+        }
+    }
+
+    private static void Complain(string sentence) => Console.Error.WriteLine($"convllava: {sentence}");
+
+    private static bool StandardOutputIsClosed()
+    {
+        try
+        {
+            Console.Out.Flush();
+            return false;
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
+}

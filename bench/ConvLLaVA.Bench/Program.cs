@@ -1,0 +1,21 @@
+using ConvLLaVA.Bench;
+using ConvLLaVA.Engine;
+
+// accuracy DIR [MODEL] [--out answers.jsonl] [--reference pytorch.jsonl]
+if (args is not ["accuracy", var data, var model, ..])
+{
+    Console.Error.WriteLine("usage: ConvLLaVA.Bench accuracy DATA_DIR MODEL_DIR [--out FILE.jsonl] [--reference FILE.jsonl]");
+    return 2;
+}
+try
+{
+    await AccuracyRun.RunAsync(data, model, Value("--out"), Value("--reference"));
+    return 0;
+}
+catch (Exception e) when (e is ConvLlavaException or IOException)
+{
+    Console.Error.WriteLine(e.Message);
+    return e is InvalidInputException ? 2 : 1;
+}
+
+string? Value(string option) => Array.IndexOf(args, option) is var i and > 0 && i + 1 < args.Length ? args[i + 1] : null;

@@ -1,0 +1,200 @@
+using System.Runtime.CompilerServices;
+using ConvLLaVA.Engine.Checkpoints;
+using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Tensors;
+using ConvLLaVA.Engine.Text;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace ConvLLaVA.Engine;
+
+/// <summary>A loaded ConvLLaVA model. All members are thread-safe; concurrent requests are batched together and each gives
+/// the same tokens as it would alone. Dispose ends running requests with an error and frees everything.</summary>
+public sealed class ConvLlava : IAsyncDisposable, IDisposable
+{
+    private readonly Checkpoint _checkpoint;
+    private readonly IBackend _backend;
+    private readonly LlavaModel _model;
+    private readonly ModelRunner _runner;
+    private readonly GenerationEngine _engine;
+    private readonly PromptBuilder _prompts;
+    private readonly WeightConverter? _converted;
+    private int _disposed;
+
+    private ConvLlava(Checkpoint checkpoint, IBackend backend, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+    {
+        _checkpoint = checkpoint;
+        _backend = backend;
+        ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine") ?? NullLogger.Instance;
+        Tokenizer = LoadTokenizer(checkpoint.TokenizerDirectory, checkpoint.Config);
+        _prompts = new PromptBuilder(checkpoint.Config, checkpoint.Vision, checkpoint.Preprocessor, Tokenizer, options, logger);
+        cancellation.ThrowIfCancellationRequested();
+        if (options.WeightType is { } type) _converted = new WeightConverter(backend, type);
+        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress);
+        cancellation.ThrowIfCancellationRequested();
+        progress?.Report(new LoadProgress("memory", 0.95));
+        _runner = new ModelRunner(_model, backend, _prompts.TileHeight, _prompts.TileWidth, options);
+        _engine = new GenerationEngine(_runner, _runner.EngineOptions, logger);
+        progress?.Report(new LoadProgress("ready", 1));
+    }
+
+    /// <summary>The model's tokenizer.</summary>
+    public LlamaTokenizer Tokenizer { get; }
+
+    /// <summary>The language model's configuration and the <c>mm_*</c> fields.</summary>
+    public LlavaConfig Config => _checkpoint.Config;
+
+    /// <summary>Name of the backend: <c>cpu (…)</c>.</summary>
+    public string BackendName => _backend.Name;
+
+    /// <summary>Who holds how much memory, at any time; all zero once disposed.</summary>
+    public MemoryLedger Memory => _backend.Memory;
+
+    /// <summary>Opens a checkpoint folder and makes it ready to answer.</summary>
+    /// <param name="folder">The folder of the language model, as published.</param>
+    /// <param name="options">How to load; null for the defaults.</param>
+    /// <param name="progress">Told how far loading has come.</param>
+    /// <param name="cancellation">Ends loading early.</param>
+    /// <exception cref="InvalidInputException">The folder is not a checkpoint this engine can run; the message says why.</exception>
+    public static Task<ConvLlava> LoadAsync(string folder, LoadOptions? options = null, IProgress<LoadProgress>? progress = null, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(folder);
+        options ??= new LoadOptions();
+        options.Validate();
+        return Task.Run(() => Load(folder, options, progress, cancellation), cancellation);
+    }
+
+    /// <summary>Loads only the tokenizer of <paramref name="folder"/>, which may hold nothing else; a <c>config.json</c> beside it
+    /// adds the special tokens it asks for.</summary>
+    /// <exception cref="InvalidInputException">There is no usable tokenizer.</exception>
+    public static LlamaTokenizer LoadTokenizer(string folder)
+    {
+        string config = Path.Combine(folder, "config.json");
+        return LoadTokenizer(folder, File.Exists(config) ? LlavaConfig.Load(config) : null);
+    }
+
+    /// <summary>Answers a request, piece by piece as the text becomes certain. The last update carries the finish reason, the
+    /// usage and the timings. Cancelling, or ending the enumeration early, frees the request's memory.</summary>
+    /// <exception cref="InvalidInputException">An image, the prompt or an option cannot be used.</exception>
+    /// <exception cref="ConvLlavaException">The engine failed or was disposed.</exception>
+    public async IAsyncEnumerable<GenerationUpdate> GenerateAsync(PromptRequest request, GenerationOptions? options = null,
+        [EnumeratorCancellation] CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        SequenceRequest sequence = await PrepareAsync(request, options ?? new GenerationOptions(), cancellation).ConfigureAwait(false);
+        await foreach (GenerationUpdate update in _engine.GenerateAsync(sequence, cancellation).ConfigureAwait(false)) yield return update;
+    }
+
+    /// <summary>Answers a request as a whole. The text is stripped of white space at both ends, as the original's callers do.</summary>
+    /// <inheritdoc cref="GenerateAsync" path="/exception"/>
+    public async Task<GenerationResult> AnswerAsync(PromptRequest request, GenerationOptions? options = null, CancellationToken cancellation = default)
+    {
+        GenerationResult result = await GenerationResult.CollectAsync(GenerateAsync(request, options, cancellation)).ConfigureAwait(false);
+        return result with { Text = PythonText.Strip(result.Text) };
+    }
+
+    /// <summary>The prompt a request becomes after its template, <c>&lt;image&gt;</c> unexpanded.</summary>
+    /// <exception cref="InvalidInputException">The template is unknown or the request does not fit it.</exception>
+    public string RenderPrompt(PromptRequest request) => _prompts.Render(request);
+
+    /// <summary>Writes the named tensors of a request, greedy tokens included, into a safetensors file. The file appears only
+    /// when it is complete.</summary>
+    /// <param name="request">What to run.</param>
+    /// <param name="options">How many tokens to generate; sampling is off whatever they say.</param>
+    /// <param name="tensors">Which tensors.</param>
+    /// <param name="path">The file to write.</param>
+    /// <param name="cancellation">Ends the run early; nothing is written then.</param>
+    /// <exception cref="InvalidInputException">The request cannot be used or the file cannot be written.</exception>
+    public async Task DumpAsync(PromptRequest request, GenerationOptions options, DumpTensors tensors, string path, CancellationToken cancellation = default)
+    {
+        using var writer = new SafetensorsWriter(path); // before the work: an unwritable path is known at once
+        GenerationOptions greedy = options with { Temperature = 0 };
+        PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
+        await Task.Run(() => _runner.Exclusive(() => new RequestDump(_model, _backend, prompt, tensors, writer).Run(cancellation)), cancellation).ConfigureAwait(false);
+        if (tensors.Wants(DumpTensors.GeneratedIds))
+        {
+            GenerationResult result = await GenerationResult.CollectAsync(_engine.GenerateAsync(Sequence(prompt, request, greedy, TimeSpan.Zero), cancellation)).ConfigureAwait(false);
+            writer.Add(DumpTensors.GeneratedIds, [result.TokenIds.Count], [.. result.TokenIds.Select(id => (long)id)]);
+        }
+        writer.Complete();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
+        _engine.Dispose();
+        Free();
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
+        await _engine.DisposeAsync().ConfigureAwait(false);
+        Free();
+    }
+
+    private void Free()
+    {
+        _runner.Dispose();
+        _converted?.Dispose();
+        _backend.Dispose();
+        _checkpoint.Dispose();
+    }
+
+    private static ConvLlava Load(string folder, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+    {
+        progress?.Report(new LoadProgress("checkpoint", 0));
+        ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
+        Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
+        IBackend? backend = null;
+        try
+        {
+            backend = new CpuBackend(options.Threads);
+            return new ConvLlava(checkpoint, backend, options, progress, cancellation);
+        }
+        catch
+        {
+            backend?.Dispose();
+            checkpoint.Dispose();
+            throw;
+        }
+    }
+
+    private static LlamaTokenizer LoadTokenizer(string folder, LlavaConfig? config) => LlamaTokenizer.Load(folder, new TokenizerOptions
+    {
+        AddImPatchToken = config?.MmUseImPatchToken ?? false,
+        AddImStartEnd = config?.MmUseImStartEnd ?? false,
+    });
+
+    private Func<string, WeightTensor> Weights(Func<string, WeightTensor> stored)
+        => _converted is null ? stored : name => _converted.Convert(stored(name));
+
+    private async Task<SequenceRequest> PrepareAsync(PromptRequest request, GenerationOptions options, CancellationToken cancellation)
+    {
+        options.Validate();
+        long started = System.Diagnostics.Stopwatch.GetTimestamp();
+        PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
+        return Sequence(prompt, request, options, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+    }
+
+    private SequenceRequest Sequence(PreparedPrompt prompt, PromptRequest request, GenerationOptions options, TimeSpan preprocess) => new()
+    {
+        PromptTokens = prompt.Expanded,
+        Images = prompt.Images,
+        Options = options with { StopStrings = _prompts.StopStrings(request, options.StopStrings) },
+        Decoder = new TextDecoder(new StreamingDecoder(Tokenizer)),
+        EosTokenIds = Config.EosTokenIds,
+        PreprocessTime = preprocess,
+    };
+
+    private sealed class TextDecoder(StreamingDecoder decoder) : ITextDecoder
+    {
+        public string Append(int id) => decoder.Append(id);
+
+        public string Flush() => decoder.Flush();
+    }
+}

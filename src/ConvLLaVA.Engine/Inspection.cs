@@ -1,0 +1,43 @@
+using ConvLLaVA.Engine.Checkpoints;
+using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Tensors;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace ConvLLaVA.Engine;
+
+/// <summary>What a checkpoint holds and what memory running it takes, found without running it.</summary>
+/// <param name="Config">The language model's configuration.</param>
+/// <param name="Vision">The tower's configuration.</param>
+/// <param name="VisionSource">Where the tower's weights come from.</param>
+/// <param name="Summary">Files, parameters and bytes by part.</param>
+/// <param name="ImageHeight">Rows of a picture as the tower sees it.</param>
+/// <param name="ImageWidth">Columns of it.</param>
+/// <param name="ImageTokens">Visual tokens of one such picture (of one tile with <c>anyres</c>).</param>
+/// <param name="WorkspaceBytes">Activations of the largest step.</param>
+/// <param name="KvBytesPerToken">Keys and values of one token.</param>
+/// <param name="KvCacheBytes">The pages the engine would allocate by default.</param>
+public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string VisionSource, CheckpointSummary Summary,
+    int ImageHeight, int ImageWidth, int ImageTokens, long WorkspaceBytes, long KvBytesPerToken, long KvCacheBytes)
+{
+    /// <summary>Inspects the checkpoint in <paramref name="folder"/>: every file is opened and every tensor's name, shape and type is
+    /// checked, but no weight is read.</summary>
+    /// <exception cref="InvalidInputException">The folder is not a checkpoint this engine can run.</exception>
+    public static Inspection Of(string folder, LoadOptions? options = null)
+    {
+        options ??= new LoadOptions();
+        options.Validate();
+        ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
+        using Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
+        using var backend = new CpuBackend(options.Threads);
+        var model = new LlavaModel(backend, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        (int height, int width) = PromptBuilder.TileSize(checkpoint.Preprocessor);
+        long workspace = model.PlanWorkspace(height, width, options.MaxStepTokens, options.MaxSequences);
+        LlavaConfig config = checkpoint.Config;
+        long perToken = 2L * config.NumHiddenLayers * config.NumKeyValueHeads * config.HeadDim * sizeof(float);
+        long kvCache = perToken * ModelRunner.KvTokens(config, options);
+        return new Inspection(config, checkpoint.Vision, checkpoint.VisionSource, checkpoint.Summary, height, width,
+            model.TokensPerTile(height, width), workspace, perToken, kvCache);
+    }
+}

@@ -1,0 +1,69 @@
+using ConvLLaVA.Engine.Tensors;
+using Microsoft.Extensions.Logging;
+
+namespace ConvLLaVA.Engine;
+
+/// <summary>Where the model runs.</summary>
+public enum Device
+{
+    /// <summary>The best device this build supports on this machine; today that is always the CPU.</summary>
+    Auto,
+
+    /// <summary>The SIMD CPU backend.</summary>
+    Cpu,
+}
+
+/// <summary>How a model is loaded.</summary>
+public sealed record LoadOptions
+{
+    /// <summary>Where the model runs.</summary>
+    public Device Device { get; init; } = Device.Auto;
+
+    /// <summary>Folder of the vision tower, ahead of every other place it is looked for; null to search.</summary>
+    public string? VisionTower { get; init; }
+
+    /// <summary>Precision the weights are kept in: null uses them as stored, in place in the memory-mapped files; any other type
+    /// rounds them once at load into memory of the engine. <see cref="DType.Float16"/> gives the values that the original's
+    /// loader computes with. Arithmetic is fp32 in any case.</summary>
+    public DType? WeightType { get; init; }
+
+    /// <summary>CPU threads; 0 means all the process may use.</summary>
+    public int Threads { get; init; }
+
+    /// <summary>Most tokens of one step, 1 or more; longer prompts are processed in pieces of this size, mixed with the decoding
+    /// of other requests.</summary>
+    public int MaxStepTokens { get; init; } = 512;
+
+    /// <summary>Most requests that run at a time, 1 or more; further ones wait.</summary>
+    public int MaxSequences { get; init; } = 16;
+
+    /// <summary>Tokens the KV cache has room for, over all running requests; null chooses: room for 2 GiB of pages, at least
+    /// one and at most sixteen contexts of <c>max_position_embeddings</c>.</summary>
+    public int? KvCacheTokens { get; init; }
+
+    /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
+    public long MaxImagePixels { get; init; } = 178_956_970;
+
+    /// <summary>Receives the engine's messages; null for none.</summary>
+    public ILoggerFactory? LoggerFactory { get; init; }
+
+    internal void Validate()
+    {
+        AtLeast(MaxStepTokens, 1, nameof(MaxStepTokens));
+        AtLeast(MaxSequences, 1, nameof(MaxSequences));
+        AtLeast(Threads, 0, nameof(Threads));
+        if (KvCacheTokens is { } tokens) AtLeast(tokens, 1, nameof(KvCacheTokens));
+        if (WeightType is { } type && !type.IsFloating())
+            throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
+    }
+
+    private static void AtLeast(int value, int least, string option)
+    {
+        if (value < least) throw new InvalidInputException($"{option} is {value} but must be at least {least}.");
+    }
+}
+
+/// <summary>How far loading has come.</summary>
+/// <param name="Stage">What is being done: <c>checkpoint</c>, <c>vision tower</c>, <c>language model</c>, <c>memory</c>.</param>
+/// <param name="Fraction">0 to 1 over the whole load.</param>
+public readonly record struct LoadProgress(string Stage, double Fraction);
