@@ -101,7 +101,7 @@ internal sealed class TokenizerFiles
         {
             if (entry.Value.ValueKind != JsonValueKind.Number || !entry.Value.TryGetInt32(out int id) || id < 0) throw new FormatException($"the id of '{entry.Name}' must be a whole number of at least 0");
             if (entry.Name.Length == 0) throw new FormatException("a token is empty");
-            Numbered.TryAdd(id, new AddedToken(entry.Name, special.Contains(entry.Name)));
+            if (!Numbered.TryAdd(id, new AddedToken(entry.Name, special.Contains(entry.Name))) && Numbered[id].Content != entry.Name) throw new FormatException($"the id {id} belongs to '{Numbered[id].Content}' and to '{entry.Name}'");
         }
     }
 
