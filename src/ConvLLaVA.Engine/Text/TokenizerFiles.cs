@@ -37,9 +37,10 @@ internal sealed class TokenizerFiles
             file = AddedFile;
             if (added is not null) files.ReadAdded(added.RootElement);
         }
-        catch (FormatException error)
+        catch (Exception error) when (error is FormatException or InvalidOperationException)
         {
-            throw new InvalidInputException($"{Path.Combine(directory, file)} cannot be used: {error.Message}.", error);
+            // InvalidOperationException: a text with half a surrogate pair, which JSON can escape but .NET not read.
+            throw new InvalidInputException($"{Path.Combine(directory, file)} cannot be used: {error.Message.TrimEnd('.')}.", error);
         }
         return files;
     }

@@ -97,6 +97,18 @@ public class ConversationTemplateTests
             Assert.Throws<InvalidInputException>(() => ConversationTemplate.Get("mpt_text")).Message);
     }
 
+    [Theory]
+    [InlineData("v1", User + " USER: <image>\nWhat is it? ASSISTANT:")]
+    [InlineData("v1_mmtag", Tagged + " USER: <Image><image></Image> ASSISTANT: Received.</s>USER: What is it? ASSISTANT:")]
+    [InlineData("v0_mmtag", Tagged + "###Human: <Image><image></Image>###Assistant: Received.###Human: What is it?###Assistant:")]
+    public void An_image_leads_the_conversation_as_on_the_web_page(string name, string expected)
+    {
+        ConversationTemplate template = ConversationTemplate.Get(name);
+        Assert.Equal(expected, template.RenderForAnswer(template.WithLeadingImage([new(ChatRole.User, "What is it?\n<image>")])));
+        Assert.Equal(ChatRole.System, template.WithLeadingImage([new(ChatRole.System, "S"), new(ChatRole.User, "x")])[0].Role);
+        Assert.Throws<InvalidInputException>(() => template.WithLeadingImage([new(ChatRole.System, "S")]));
+    }
+
     public static TheoryData<string, string> BadTurns => new()
     {
         { "UU", "turn 2 is by the user" },

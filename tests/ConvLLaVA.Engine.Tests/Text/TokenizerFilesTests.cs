@@ -83,6 +83,8 @@ public class TokenizerFilesTests
     [InlineData(Special, """{"additional_special_tokens": "x"}""", "additional_special_tokens")]
     [InlineData(Added, """{"x": "y"}""", "'x'")]
     [InlineData(Added, """{"x": 1000000000}""", "gap")]
+    [InlineData(Added, """{"\ud800": 620}""", Added)]
+    [InlineData(Config, """{"bos_token": "\ud800"}""", Config)]
     [InlineData(Added, """{"x": 620, "y": 620}""", "'y'")]
     public void Bad_files_are_named(string name, string json, string word)
     {
