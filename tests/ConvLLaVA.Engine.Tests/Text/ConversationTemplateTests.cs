@@ -135,6 +135,13 @@ public class ConversationTemplateTests
         else Assert.Contains(word, Assert.Throws<InvalidInputException>(() => ConversationTemplate.Default.Render(talk)).Message, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("llama_2", "")]
+    [InlineData("plain", "")]
+    [InlineData("v1", User + " ")]
+    [InlineData("mpt", Mpt + "<|im_end|>")]
+    public void A_conversation_can_be_empty(string name, string expected) => Assert.Equal(expected, ConversationTemplate.Get(name).RenderForAnswer([]));
+
     [Fact]
     public void Llama2_needs_a_first_text()
         => Assert.Contains("first user turn", Assert.Throws<InvalidInputException>(() => ConversationTemplate.Get("llama_2").Render([new(ChatRole.User, "")])).Message, StringComparison.Ordinal);
