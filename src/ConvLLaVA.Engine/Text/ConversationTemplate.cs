@@ -112,6 +112,30 @@ public sealed record ConversationTemplate
         };
     }
 
+    /// <summary>Puts one image at the start of a conversation the way the original's web page does: the first user text,
+    /// freed of placeholders and stripped, gets <c>&lt;image&gt;\n</c> in front; the <c>mmtag</c> templates get two turns of
+    /// their own for the image instead.</summary>
+    /// <param name="turns">A conversation without image.</param>
+    /// <exception cref="InvalidInputException">The conversation has no user turn, or one without text.</exception>
+    public IReadOnlyList<ChatTurn> WithLeadingImage(IReadOnlyList<ChatTurn> turns)
+    {
+        ArgumentNullException.ThrowIfNull(turns);
+        int at = turns is [{ Role: ChatRole.System }, ..] ? 1 : 0;
+        if (turns.Count <= at || turns[at] is not { Role: ChatRole.User, Text: { } text }) throw new InvalidInputException("An image needs a user turn with text at the start of the conversation.");
+        text = PythonText.Strip(text.Replace(LlamaTokenizer.ImagePlaceholder, ""));
+        List<ChatTurn> all = [.. turns];
+        if (Version.Contains("mmtag", StringComparison.Ordinal))
+        {
+            all[at] = new ChatTurn(ChatRole.User, text);
+            all.InsertRange(at, [new ChatTurn(ChatRole.User, $"<Image>{LlamaTokenizer.ImagePlaceholder}</Image>"), new ChatTurn(ChatRole.Assistant, "Received.")]);
+        }
+        else
+        {
+            all[at] = new ChatTurn(ChatRole.User, LlamaTokenizer.ImagePlaceholder + "\n" + text);
+        }
+        return all;
+    }
+
     private static void Check(IReadOnlyList<ChatTurn> turns)
     {
         for (int i = 0; i < turns.Count; i++)

@@ -37,9 +37,10 @@ internal sealed class TokenizerFiles
             file = AddedFile;
             if (added is not null) files.ReadAdded(added.RootElement);
         }
-        catch (FormatException error)
+        catch (Exception error) when (error is FormatException or InvalidOperationException)
         {
-            throw new InvalidInputException($"{Path.Combine(directory, file)} cannot be used: {error.Message}.", error);
+            // InvalidOperationException: a text with half a surrogate pair, which JSON can escape but .NET not read.
+            throw new InvalidInputException($"{Path.Combine(directory, file)} cannot be used: {error.Message.TrimEnd('.')}.", error);
         }
         return files;
     }
@@ -101,7 +102,7 @@ internal sealed class TokenizerFiles
         {
             if (entry.Value.ValueKind != JsonValueKind.Number || !entry.Value.TryGetInt32(out int id) || id < 0) throw new FormatException($"the id of '{entry.Name}' must be a whole number of at least 0");
             if (entry.Name.Length == 0) throw new FormatException("a token is empty");
-            Numbered.TryAdd(id, new AddedToken(entry.Name, special.Contains(entry.Name)));
+            if (!Numbered.TryAdd(id, new AddedToken(entry.Name, special.Contains(entry.Name))) && Numbered[id].Content != entry.Name) throw new FormatException($"the id {id} belongs to '{Numbered[id].Content}' and to '{entry.Name}'");
         }
     }
 
