@@ -1,0 +1,198 @@
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+public sealed unsafe partial class CpuBackend
+{
+    /// <inheritdoc/>
+    public void EmbedTokens(EmbeddingTable table, ReadOnlySpan<int> ids, Tensor output)
+    {
+        var embedding = (CpuEmbedding)table;
+        Require(output.DType == DType.Float32 && output.Rows == ids.Length && output.Columns == embedding.HiddenSize, "EmbedTokens", output, output);
+        if (output.Data == 0) return;
+        int columns = output.Columns;
+        for (int row = 0; row < ids.Length; row++)
+        {
+            int id = ids[row];
+            if (id < 0) continue;
+            if (id >= embedding.VocabularySize)
+                throw new InvalidInputException($"Token id {id} is outside the vocabulary of {embedding.VocabularySize}.");
+            float* to = (float*)output.Data + (nint)row * columns;
+            long start = (long)id * columns;
+            for (int i = 0; i < columns; i++) to[i] = Widen(embedding.Data, embedding.DType, start + i);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer,
+        Tensor query, Workspace workspace)
+    {
+        var weights = (CpuLinear)qkv;
+        int headDim = rope.HeadDim;
+        RequireRows("NormQkvRope", input, weights.InFeatures, query, query.Columns);
+        if (headDim <= 0 || headDim % 2 != 0 || query.Columns % headDim != 0)
+            throw new ArgumentException($"NormQkvRope: {query.Columns} columns of queries and head_dim {headDim} do not fit together.");
+        int kvColumns = (weights.OutFeatures - query.Columns) / 2;
+        if (kvColumns <= 0 || 2 * kvColumns + query.Columns != weights.OutFeatures || kvColumns % headDim != 0)
+            throw new ArgumentException($"NormQkvRope: {weights.OutFeatures} outputs do not hold {query.Columns} columns of queries and keys and values of head_dim {headDim}.");
+        using Workspace.Scope scope = workspace.Open();
+        Tensor normed = workspace.Take(input.Rows, input.Columns);
+        Tensor projected = workspace.Take(input.Rows, weights.OutFeatures);
+        if (query.Data == 0 || input.Rows == 0) return;
+
+        var pages = (KvPages)kv;
+        KvLayout layout = pages.Layout;
+        if (layout.HeadDim != headDim || layout.NumKeyValueHeads * headDim != kvColumns || layout.BlockSize != batch.BlockSize)
+            throw new ArgumentException($"NormQkvRope: the pages ({layout}) do not fit keys of {kvColumns} columns in blocks of {batch.BlockSize}.");
+        ArgumentOutOfRangeException.ThrowIfNegative(layer);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, layout.Layers);
+        RequireBatch("NormQkvRope", batch, input.Rows, layout);
+        RmsNormRows(input, (CpuNorm)norm, normed);
+        Product(normed, weights, EpilogueKind.Store, projected);
+
+        int highest = 0;
+        for (int t = 0; t < input.Rows; t++) highest = Math.Max(highest, batch.Positions[t]);
+        RopeTable table = RopeOf(rope);
+        table.Reach(highest);
+        int heads = query.Columns / headDim;
+        ForRows(input.Rows, 16, t =>
+        {
+            float* row = (float*)projected.Data + (nint)t * projected.Columns;
+            float* angles = table.Of(batch.Positions[t]);
+            for (int h = 0; h < heads + layout.NumKeyValueHeads; h++) RopeTable.Rotate(row + h * headDim, angles, headDim);
+            Buffer.MemoryCopy(row, (float*)query.Data + (nint)t * query.Columns, (long)query.Columns * sizeof(float), (long)query.Columns * sizeof(float));
+            int block = batch.Slots[t] / layout.BlockSize, offset = batch.Slots[t] % layout.BlockSize;
+            for (int h = 0; h < layout.NumKeyValueHeads; h++)
+            {
+                WriteRow(row + query.Columns + h * headDim, headDim, pages.Keys(layer, block, h) + offset * pages.RowLength, pages.RowLength);
+                WriteRow(row + query.Columns + kvColumns + h * headDim, headDim, pages.Values(layer, block, h) + offset * pages.RowLength, pages.RowLength);
+            }
+        });
+    }
+
+    private static void WriteRow(float* from, int count, float* to, int length)
+    {
+        for (int i = 0; i < count; i++) to[i] = from[i];
+        for (int i = count; i < length; i++) to[i] = 0f;
+    }
+
+    /// <inheritdoc/>
+    public void PagedAttention(Tensor query, PagedBatch batch, KvStorage kv, int layer, Tensor output, Workspace workspace)
+    {
+        RequireRows("PagedAttention", query, query.Columns, output, query.Columns);
+        if (output.Data == 0 || output.Rows == 0) return;
+        var pages = (KvPages)kv;
+        KvLayout layout = pages.Layout;
+        int headDim = layout.HeadDim, heads = query.Columns / headDim;
+        if (heads * headDim != query.Columns || heads % layout.NumKeyValueHeads != 0 || layout.BlockSize != batch.BlockSize)
+            throw new ArgumentException($"PagedAttention: the pages ({layout}) do not fit queries of {query.Columns} columns in blocks of {batch.BlockSize}.");
+        ArgumentOutOfRangeException.ThrowIfNegative(layer);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, layout.Layers);
+        RequireBatch("PagedAttention", batch, query.Rows, layout);
+
+        int needed = _kernels.AttentionScratchFloats(headDim, layout.BlockSize);
+        if (_attentionScratch is null || _attentionScratch.Floats < needed)
+        {
+            _attentionScratch?.Dispose();
+            _attentionScratch = new Scratch(Memory, Threads, needed);
+        }
+        Scratch scratch = _attentionScratch;
+        // Tiles of queries, each within one sequence. The last ones see the longest context and go first.
+        var tiles = new List<(int Sequence, int Start, int Count)>();
+        for (int s = 0; s < batch.SequenceCount; s++)
+        {
+            int end = batch.QueryStarts[s + 1];
+            for (int start = batch.QueryStarts[s]; start < end; start += _kernels.QueryTile)
+                tiles.Add((s, start, Math.Min(_kernels.QueryTile, end - start)));
+        }
+        int group = heads / layout.NumKeyValueHeads, columns = query.Columns;
+        _pool.Run(tiles.Count * heads, (task, worker) =>
+        {
+            (int sequence, int start, int count) = tiles[tiles.Count - 1 - task / heads];
+            int head = task % heads;
+            nint first = (nint)start * columns + head * headDim;
+            _kernels.Attention((float*)query.Data + first, (float*)output.Data + first, columns, count, batch.Positions.AsSpan(start, count),
+                batch.BlockTables.AsSpan(sequence * batch.MaxBlocks, batch.MaxBlocks), pages, layer, head / group, scratch.Of(worker));
+        });
+    }
+
+    /// <inheritdoc/>
+    public void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace)
+    {
+        var first = (CpuLinear)gateUp;
+        var second = (CpuLinear)down;
+        int inner = second.InFeatures;
+        Require(first.OutFeatures == 2 * inner && first.InFeatures == hidden.Columns && second.OutFeatures == hidden.Columns
+            && hidden.DType == DType.Float32, "NormGatedMlpResidual", hidden, hidden);
+        using Workspace.Scope scope = workspace.Open();
+        Tensor normed = workspace.Take(hidden.Rows, hidden.Columns);
+        Tensor both = workspace.Take(hidden.Rows, 2 * inner);
+        if (hidden.Data == 0 || hidden.Rows == 0) return;
+        RmsNormRows(hidden, (CpuNorm)norm, normed);
+        Product(normed, first, EpilogueKind.Store, both);
+        // The product stays where the gate was; the second matrix reads rows that far apart.
+        ForRows(hidden.Rows, RowsPerTask(inner), row =>
+        {
+            float* gate = (float*)both.Data + (nint)row * 2 * inner;
+            _kernels.SiluMultiply(gate, gate + inner, inner);
+        });
+        _kernels.Gemm(_pool, _scratch, new GemmCall(both.Data, 2 * inner, hidden.Rows, second, EpilogueKind.Accumulate, hidden.Data, hidden.Columns));
+    }
+
+    /// <inheritdoc/>
+    public void NormLogits(Tensor hidden, ReadOnlySpan<int> rows, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
+    {
+        var weights = (CpuLinear)head;
+        var factor = (CpuNorm)norm;
+        Require(hidden.DType == DType.Float32 && logits.DType == DType.Float32 && hidden.Columns == weights.InFeatures
+            && factor.Features == hidden.Columns && logits.Rows == rows.Length && logits.Columns == weights.OutFeatures, "NormLogits", hidden, logits);
+        using Workspace.Scope scope = workspace.Open();
+        Tensor normed = workspace.Take(rows.Length, hidden.Columns);
+        if (logits.Data == 0 || rows.Length == 0) return;
+        for (int i = 0; i < rows.Length; i++)
+        {
+            if ((uint)rows[i] >= (uint)hidden.Rows) throw new ArgumentOutOfRangeException(nameof(rows), rows[i], $"There are {hidden.Rows} rows.");
+            _kernels.RmsNorm((float*)hidden.Data + (nint)rows[i] * hidden.Columns, hidden.Columns, (float*)factor.Weight, factor.Epsilon,
+                (float*)normed.Data + (nint)i * hidden.Columns);
+        }
+        Product(normed, weights, EpilogueKind.Store, logits);
+    }
+
+    private void RmsNormRows(Tensor input, CpuNorm norm, Tensor output)
+    {
+        Require(norm.Features == input.Columns, "RMSNorm", input, output);
+        int columns = input.Columns;
+        ForRows(input.Rows, RowsPerTask(columns), row => _kernels.RmsNorm((float*)input.Data + (nint)row * columns, columns,
+            (float*)norm.Weight, norm.Epsilon, (float*)output.Data + (nint)row * columns));
+    }
+
+    private RopeTable RopeOf(RopeParameters rope)
+    {
+        if (!_ropes.TryGetValue(rope, out RopeTable? table)) _ropes.Add(rope, table = new RopeTable(rope, Memory));
+        return table;
+    }
+
+    // A wrong slot or page number would write over another sequence, so they are looked at every time; that is a few integers a token.
+    private static void RequireBatch(string operation, PagedBatch batch, int rows, KvLayout layout)
+    {
+        if (batch.TokenCount != rows || batch.Positions.Length < rows || batch.Slots.Length < rows)
+            throw new ArgumentException($"{operation}: the batch has {batch.TokenCount} tokens and the matrix {rows} rows.");
+        if (batch.QueryStarts.Length <= batch.SequenceCount || batch.QueryStarts[batch.SequenceCount] != rows
+            || batch.BlockTables.Length < (long)batch.SequenceCount * batch.MaxBlocks)
+            throw new ArgumentException($"{operation}: the batch's {batch.SequenceCount} sequences do not cover {rows} rows.");
+        for (int t = 0; t < rows; t++)
+        {
+            if ((uint)batch.Slots[t] >= (uint)(layout.Blocks * layout.BlockSize) || batch.Positions[t] < 0)
+                throw new ArgumentException($"{operation}: token {t} at position {batch.Positions[t]} has slot {batch.Slots[t]} of {layout.Blocks * layout.BlockSize}.");
+        }
+        for (int s = 0; s < batch.SequenceCount; s++)
+        {
+            for (int t = batch.QueryStarts[s]; t < batch.QueryStarts[s + 1]; t++)
+            {
+                int page = batch.Positions[t] / layout.BlockSize;
+                if (page >= batch.MaxBlocks || (uint)batch.BlockTables[s * batch.MaxBlocks + page] >= (uint)layout.Blocks)
+                    throw new ArgumentException($"{operation}: sequence {s} has no page for position {batch.Positions[t]}.");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+public sealed unsafe partial class CpuBackend
+{
+    /// <inheritdoc/>
+    public LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(rowBlocks.Count, nameof(rowBlocks));
+        WeightTensor first = rowBlocks[0];
+        foreach (WeightTensor block in rowBlocks) RequireShape(block, block.Shape.Length == 2, "[out, in]");
+        return Bind(rowBlocks, checked((int)first.Shape[1]), bias, scale);
+    }
+
+    /// <inheritdoc/>
+    public LinearWeight LoadPatchConvolution(WeightTensor weight, WeightTensor bias)
+    {
+        RequireShape(weight, weight.Shape.Length == 4 && weight.Shape[2] == weight.Shape[3], "[out, in, k, k]");
+        // Gathered rows are in (channel, ky, kx) order, as the weights lie already.
+        return Bind([weight], checked((int)(weight.Shape[1] * weight.Shape[2] * weight.Shape[3])), bias, null);
+    }
+
+    private CpuLinear Bind(IReadOnlyList<WeightTensor> rowBlocks, int inFeatures, WeightTensor? bias, WeightTensor? scale)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        DType dtype = rowBlocks[0].DType;
+        var blocks = new List<RowBlock>();
+        int rows = 0;
+        foreach (WeightTensor block in rowBlocks)
+        {
+            RequireShape(block, block.DType.IsFloating(), "a floating-point type");
+            RequireShape(block, block.DType == dtype, $"{dtype.Name()} as {rowBlocks[0].Name}");
+            RequireShape(block, block.Shape[0] > 0 && block.ElementCount == block.Shape[0] * inFeatures, $"rows of {inFeatures}");
+            int blockRows = checked((int)block.Shape[0]);
+            blocks.Add(new RowBlock(block.Data, rows, blockRows));
+            rows = checked(rows + blockRows);
+        }
+        if (bias is not null) RequireShape(bias, bias.ElementCount == rows, $"[{rows}]");
+        if (scale is not null) RequireShape(scale, scale.ElementCount == rows, $"[{rows}]");
+        nint scales = scale is null ? 0 : CopyWidened(scale);
+        nint biases = bias is null ? 0 : CopyWidened(bias);
+        if (scales != 0 && biases != 0)
+        {
+            for (int i = 0; i < rows; i++) ((float*)biases)[i] *= ((float*)scales)[i];
+        }
+        foreach (WeightTensor block in rowBlocks) BookMapped(block);
+        return new CpuLinear(inFeatures, rows, dtype, [.. blocks], biases, scales);
+    }
+
+    /// <inheritdoc/>
+    public NormWeight LoadNorm(WeightTensor weight, WeightTensor? bias, float epsilon)
+    {
+        RequireShape(weight, weight.Shape.Length == 1, "[features]");
+        if (bias is not null) RequireShape(bias, bias.ElementCount == weight.ElementCount, $"[{weight.ElementCount}]");
+        return new CpuNorm(checked((int)weight.ElementCount), epsilon, CopyWidened(weight), bias is null ? 0 : CopyWidened(bias));
+    }
+
+    /// <inheritdoc/>
+    public DepthwiseWeight LoadDepthwise(WeightTensor filter, WeightTensor bias)
+    {
+        RequireShape(filter, filter.Shape.Length == 4 && filter.Shape[1] == 1 && filter.Shape[2] == 7 && filter.Shape[3] == 7, "[channels, 1, 7, 7]");
+        int channels = checked((int)filter.Shape[0]);
+        RequireShape(bias, bias.ElementCount == channels, $"[{channels}]");
+        RequireShape(filter, filter.DType.IsFloating(), "a floating-point type");
+        float* transposed = (float*)Own((long)channels * 49 * sizeof(float));
+        for (int c = 0; c < channels; c++)
+        {
+            for (int tap = 0; tap < 49; tap++) transposed[(long)tap * channels + c] = Widen(filter.Data, filter.DType, (long)c * 49 + tap);
+        }
+        return new CpuDepthwise(channels, (nint)transposed, CopyWidened(bias));
+    }
+
+    /// <inheritdoc/>
+    public EmbeddingTable LoadEmbedding(WeightTensor table)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        RequireShape(table, table.Shape.Length == 2 && table.DType.IsFloating(), "[vocab_size, hidden_size]");
+        BookMapped(table);
+        return new CpuEmbedding(checked((int)table.Shape[0]), checked((int)table.Shape[1]), table.DType, table.Data);
+    }
+
+    // A tensor bound twice (tied embeddings) is held once.
+    private void BookMapped(WeightTensor tensor)
+    {
+        if (!_mapped.Add(tensor.Data)) return;
+        Memory.Add(MemoryOwner.MappedWeights, tensor.ByteLength);
+        _mappedBytes += tensor.ByteLength;
+    }
+
+    private nint Own(long bytes)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        var block = new NativeBlock(Memory, MemoryOwner.Weights, bytes);
+        _owned.Add(block);
+        return block.Data;
+    }
+
+    private nint CopyWidened(WeightTensor tensor)
+    {
+        RequireShape(tensor, tensor.DType.IsFloating(), "a floating-point type");
+        nint copy = Own(tensor.ElementCount * sizeof(float));
+        for (long i = 0; i < tensor.ElementCount; i++) ((float*)copy)[i] = Widen(tensor.Data, tensor.DType, i);
+        return copy;
+    }
+
+    private static float Widen(nint data, DType dtype, long index) => dtype switch
+    {
+        DType.Float32 => ((float*)data)[index],
+        DType.Float16 => (float)((Half*)data)[index],
+        DType.BFloat16 => BitConverter.UInt32BitsToSingle((uint)((ushort*)data)[index] << 16),
+        _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),
+    };
+
+    private static void RequireShape(WeightTensor tensor, bool condition, string expected)
+    {
+        if (!condition) throw new InvalidInputException($"{tensor.Source}: {tensor} was found where {expected} was expected.");
+    }
+}

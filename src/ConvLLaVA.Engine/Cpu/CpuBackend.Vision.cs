@@ -1,0 +1,146 @@
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+public sealed unsafe partial class CpuBackend
+{
+    /// <summary>Rows of a task of row-wise operations: enough work to be worth handing out.</summary>
+    private static int RowsPerTask(int columns) => Math.Clamp(16384 / Math.Max(columns, 1), 1, 256);
+
+    private void ForRows(int rows, int rowsPerTask, Action<int> body) => _pool.Run((rows + rowsPerTask - 1) / rowsPerTask, (task, _) =>
+    {
+        int end = Math.Min(rows, (task + 1) * rowsPerTask);
+        for (int row = task * rowsPerTask; row < end; row++) body(row);
+    });
+
+    /// <inheritdoc/>
+    public void GatherPatches(ImageBatch images, int patch, Tensor output)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(patch);
+        int across = images.Width / patch, down = images.Height / patch;
+        Require(output.DType == DType.Float32 && output.Columns == 3 * patch * patch && output.Rows == images.Count * across * down,
+            "GatherPatches", output, output);
+        if (output.Data == 0 || output.Rows == 0) return;
+        foreach (byte[] pixels in images.Pixels)
+        {
+            if (pixels.Length != (long)images.Width * images.Height * 3)
+                throw new ArgumentException($"GatherPatches: a picture of {images.Width} x {images.Height} has {pixels.Length} bytes.");
+        }
+        if (images.Lut.Length != 768) throw new ArgumentException($"GatherPatches: the table has {images.Lut.Length} entries, not 768.");
+        float[] lut = images.Lut;
+        int width = images.Width;
+        ForRows(images.Count * down, 4, line =>
+        {
+            byte[] pixels = images.Pixels[line / down];
+            int top = line % down * patch;
+            float* row = (float*)output.Data + (nint)line * across * output.Columns;
+            for (int px = 0; px < across; px++, row += output.Columns)
+            {
+                float* to = row;
+                for (int c = 0; c < 3; c++)
+                {
+                    for (int ky = 0; ky < patch; ky++)
+                    {
+                        int from = ((top + ky) * width + px * patch) * 3 + c;
+                        for (int kx = 0; kx < patch; kx++) *to++ = lut[c * 256 + pixels[from + kx * 3]];
+                    }
+                }
+            }
+        });
+    }
+
+    /// <inheritdoc/>
+    public void LayerNorm(Tensor input, NormWeight norm, Tensor output)
+    {
+        CpuNorm weights = LayerNormWeights(norm, "LayerNorm");
+        RequireRows("LayerNorm", input, weights.Features, output, weights.Features);
+        if (output.Data == 0) return;
+        int columns = input.Columns;
+        ForRows(input.Rows, RowsPerTask(columns), row => _kernels.LayerNorm((float*)input.Data + (nint)row * columns, columns,
+            (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, (float*)output.Data + (nint)row * columns));
+    }
+
+    /// <inheritdoc/>
+    public void DepthwiseConvNorm(Tensor input, Grid grid, DepthwiseWeight filter, NormWeight norm, Tensor output)
+    {
+        var taps = (CpuDepthwise)filter;
+        CpuNorm weights = LayerNormWeights(norm, "DepthwiseConvNorm");
+        int channels = taps.Channels;
+        RequireRows("DepthwiseConvNorm", input, channels, output, channels);
+        Require(grid.Rows == input.Rows && weights.Features == channels, "DepthwiseConvNorm", input, output);
+        if (output.Data == 0) return;
+        int height = grid.Height, width = grid.Width;
+        ForRows(grid.Images * height, 1, line =>
+        {
+            float* map = (float*)input.Data + (nint)(line / height) * height * width * channels;
+            float* row = (float*)output.Data + (nint)line * width * channels;
+            _kernels.DepthwiseRow(map, height, width, channels, line % height, (float*)taps.Filter, (float*)taps.Bias, row);
+            for (int x = 0; x < width; x++, row += channels)
+                _kernels.LayerNorm(row, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, row);
+        });
+    }
+
+    /// <inheritdoc/>
+    public void NormGather(Tensor input, Grid grid, NormWeight norm, Tensor output)
+    {
+        CpuNorm weights = LayerNormWeights(norm, "NormGather");
+        int channels = weights.Features;
+        Grid half = grid.Downsampled(2);
+        Require(input.DType == DType.Float32 && output.DType == DType.Float32 && input.Rows == grid.Rows && input.Columns == channels
+            && output.Rows == half.Rows && output.Columns == 4 * channels, "NormGather", input, output);
+        if (output.Data == 0 || half.Rows == 0) return;
+        ForRows(half.Images * half.Height, 1, line =>
+        {
+            int image = line / half.Height, y = line % half.Height * 2;
+            float* to = (float*)output.Data + (nint)line * half.Width * output.Columns;
+            // Four normalised pixels side by side, then interleaved: (channel, ky, kx) order. [4, channels]
+            var cell = new float[4 * channels];
+            fixed (float* pixels = cell)
+            {
+                for (int x = 0; x < half.Width; x++, to += output.Columns)
+                {
+                    for (int k = 0; k < 4; k++)
+                    {
+                        float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
+                        _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
+                    }
+                    for (int c = 0; c < channels; c++)
+                    {
+                        to[4 * c] = pixels[c];
+                        to[4 * c + 1] = pixels[channels + c];
+                        to[4 * c + 2] = pixels[2 * channels + c];
+                        to[4 * c + 3] = pixels[3 * channels + c];
+                    }
+                }
+            }
+        });
+    }
+
+    /// <inheritdoc/>
+    public void Linear(Tensor input, LinearWeight weight, Activation activation, Tensor output)
+    {
+        var linear = (CpuLinear)weight;
+        RequireRows("Linear", input, linear.InFeatures, output, linear.OutFeatures);
+        if (output.Data == 0) return;
+        EpilogueKind kind = activation == Activation.Gelu ? EpilogueKind.Gelu : EpilogueKind.Store;
+        Product(input, linear, kind, output);
+    }
+
+    /// <inheritdoc/>
+    public void LinearResidual(Tensor input, LinearWeight weight, Tensor accumulator)
+    {
+        var linear = (CpuLinear)weight;
+        RequireRows("LinearResidual", input, linear.InFeatures, accumulator, linear.OutFeatures);
+        if (accumulator.Data == 0) return;
+        Product(input, linear, EpilogueKind.Accumulate, accumulator);
+    }
+
+    private void Product(Tensor input, CpuLinear weight, EpilogueKind kind, Tensor output)
+        => _kernels.Gemm(_pool, _scratch, new GemmCall(input.Data, input.Columns, input.Rows, weight, kind, output.Data, output.Columns));
+
+    private static CpuNorm LayerNormWeights(NormWeight norm, string operation)
+    {
+        var weights = (CpuNorm)norm;
+        return weights.Bias != 0 ? weights : throw new ArgumentException($"{operation} needs a LayerNorm; an RMSNorm was given.");
+    }
+}

@@ -1,0 +1,85 @@
+using System.Runtime.Intrinsics;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+/// <summary>The kernels of one instruction set behind virtual calls, one a row or product and so not counting.</summary>
+internal abstract unsafe class CpuKernels
+{
+    public abstract int GemmScratchFloats { get; }
+
+    public abstract void Gemm(WorkerPool pool, Scratch scratch, GemmCall call);
+
+    public abstract void LayerNorm(float* input, int count, float* weight, float* bias, float epsilon, float* output);
+
+    public abstract void RmsNorm(float* input, int count, float* weight, float epsilon, float* output);
+
+    public abstract void SiluMultiply(float* gate, float* up, int count);
+
+    public abstract void DepthwiseRow(float* map, int height, int width, int channels, int y, float* filter, float* bias, float* output);
+
+    public abstract int QueryTile { get; }
+
+    public abstract int AttentionScratchFloats(int headDim, int blockSize);
+
+    public abstract void Attention(float* query, float* output, nint stride, int count, ReadOnlySpan<int> positions, ReadOnlySpan<int> blocks,
+        KvPages kv, int layer, int kvHead, float* scratch);
+
+    /// <summary>Applies one elementary function, for tests: 0 exp, 1 GELU, 2 SiLU. Both [count].</summary>
+    public abstract void Apply(int function, float* input, float* output, int count);
+
+    /// <summary>Widens 16-bit elements, for tests; count is a multiple of 16.</summary>
+    public abstract void Widen(ushort* input, float* output, int count, bool half);
+
+    /// <summary>The kernels of <paramref name="path"/>, which must not be Auto.</summary>
+    public static CpuKernels Create(CpuPath path) => path switch
+    {
+        CpuPath.Avx512 => new CpuKernels<Vector512<float>, Simd512>(),
+        CpuPath.Avx2 => new CpuKernels<Pair256, Simd256>(),
+        CpuPath.Vector128 => new CpuKernels<Quad128, Simd128>(),
+        CpuPath.Scalar => new CpuKernels<Lanes16, SimdScalar>(),
+        _ => throw new ArgumentOutOfRangeException(nameof(path), path, null),
+    };
+}
+
+/// <inheritdoc/>
+internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct where S : struct, ISimd<V>
+{
+    public override int GemmScratchFloats => Gemm<V, S>.ScratchFloats;
+
+    public override void Gemm(WorkerPool pool, Scratch scratch, GemmCall call) => Gemm<V, S>.Run(pool, scratch, call);
+
+    public override void LayerNorm(float* input, int count, float* weight, float* bias, float epsilon, float* output)
+        => Norms<V, S>.LayerNorm(input, count, weight, bias, epsilon, output);
+
+    public override void RmsNorm(float* input, int count, float* weight, float epsilon, float* output)
+        => Norms<V, S>.RmsNorm(input, count, weight, epsilon, output);
+
+    public override void SiluMultiply(float* gate, float* up, int count) => Norms<V, S>.SiluMultiply(gate, up, count);
+
+    public override void DepthwiseRow(float* map, int height, int width, int channels, int y, float* filter, float* bias, float* output)
+        => Depthwise<V, S>.Row(map, height, width, channels, y, filter, bias, output);
+
+    public override int QueryTile => Attention<V, S>.QueryTile;
+
+    public override int AttentionScratchFloats(int headDim, int blockSize) => Attention<V, S>.ScratchFloats(headDim, blockSize);
+
+    public override void Attention(float* query, float* output, nint stride, int count, ReadOnlySpan<int> positions, ReadOnlySpan<int> blocks,
+        KvPages kv, int layer, int kvHead, float* scratch)
+        => Attention<V, S>.Run(query, output, stride, count, positions, blocks, kv, layer, kvHead, scratch);
+
+    public override void Apply(int function, float* input, float* output, int count)
+    {
+        for (int i = 0; i < count; i += Simd.Lanes)
+        {
+            int n = Math.Min(Simd.Lanes, count - i);
+            V x = n == Simd.Lanes ? S.Load(input + i) : Simd.LoadPartial<V, S>(input + i, n);
+            x = function switch { 0 => Elementary<V, S>.Exp(x), 1 => Elementary<V, S>.Gelu(x), _ => Elementary<V, S>.Silu(x) };
+            Simd.StorePartial<V, S>(output + i, x, n);
+        }
+    }
+
+    public override void Widen(ushort* input, float* output, int count, bool half)
+    {
+        for (int i = 0; i < count; i += Simd.Lanes) S.Store(output + i, half ? S.LoadHalf(input + i) : S.LoadBFloat16(input + i));
+    }
+}

@@ -1,0 +1,212 @@
+using System.Runtime.CompilerServices;
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+/// <summary>What happens to the finished sums of a matrix product.</summary>
+internal enum EpilogueKind
+{
+    /// <summary>Written.</summary>
+    Store,
+
+    /// <summary>Written after GELU.</summary>
+    Gelu,
+
+    /// <summary>Added to what is there.</summary>
+    Accumulate,
+}
+
+/// <summary>One matrix product: output[m, n] (=, += or after GELU) scale[n] * sum_k input[m, k] * weight[n, k] + bias[n].</summary>
+/// <param name="Input">[rows, InputStride]</param>
+/// <param name="InputStride">Floats from one row to the next.</param>
+/// <param name="Rows">Rows of input and output.</param>
+/// <param name="Weight">[out, in]</param>
+/// <param name="Kind">What happens to the sums.</param>
+/// <param name="Output">[rows, OutputStride]</param>
+/// <param name="OutputStride">Floats from one row to the next.</param>
+internal readonly record struct GemmCall(nint Input, int InputStride, int Rows, CpuLinear Weight, EpilogueKind Kind, nint Output, int OutputStride);
+
+/// <summary>The matrix product on one instruction set. The sums over k are cut every <see cref="KBlock"/> elements, wherever else the
+/// work is cut, so that a row's result does not depend on how many rows come with it.</summary>
+internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd<V>
+{
+    /// <summary>Length of a partial sum: 6 rows of input and 4 of weights of this length stay in the first-level cache.</summary>
+    public const int KBlock = 768;
+
+    /// <summary>Weight rows that are widened at a time; with <see cref="KBlock"/> they fill half of the second-level cache.</summary>
+    private const int NBlock = 192;
+
+    /// <summary>Input rows of a task.</summary>
+    private const int MBlock = 192;
+
+    /// <summary>Up to so many rows, weights are widened in registers on their way through: each is used once or twice only.</summary>
+    private const int DirectRows = 6;
+
+    /// <summary>Weight rows of a task of the direct way.</summary>
+    private const int DirectBlock = 64;
+
+    /// <summary>Floats of scratch memory each worker needs: widened weights and sums.</summary>
+    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock;
+
+    /// <summary>Computes the product on all workers.</summary>
+    public static void Run(WorkerPool pool, Scratch scratch, GemmCall call)
+    {
+        int columns = call.Weight.OutFeatures;
+        if (call.Rows == 0 || columns == 0) return;
+        if (call.Rows <= DirectRows)
+        {
+            int tasks = (columns + DirectBlock - 1) / DirectBlock;
+            pool.Run(tasks, (task, worker) =>
+                Direct(call, task * DirectBlock, Math.Min(DirectBlock, columns - task * DirectBlock), scratch.Of(worker)));
+            return;
+        }
+        (int rowBlock, int columnBlock) = Blocks(call.Rows, columns, pool.Threads);
+        int down = (call.Rows + rowBlock - 1) / rowBlock;
+        int across = (columns + columnBlock - 1) / columnBlock;
+        // Tasks that follow each other use the same weights: they are then in the shared cache.
+        pool.Run(down * across, (task, worker) =>
+        {
+            int m = task % down * rowBlock, n = task / down * columnBlock;
+            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, columns - n), scratch.Of(worker));
+        });
+    }
+
+    // Smaller blocks for small products, so that no worker is left without.
+    private static (int Rows, int Columns) Blocks(int rows, int columns, int threads)
+    {
+        int m = Math.Min(MBlock, rows), n = Math.Min(NBlock, columns);
+        long enough = 3L * threads;
+        while (threads > 1 && n > 48 && ((rows + m - 1) / m) * (long)((columns + n - 1) / n) < enough) n = (n / 2 + 3) & ~3;
+        return (m, n);
+    }
+
+    private static void Direct(in GemmCall call, int n0, int count, float* scratch)
+    {
+        switch (call.Weight.DType)
+        {
+            case DType.Float32: Direct<Float32Element>(call, n0, count, scratch); break;
+            case DType.Float16: Direct<HalfElement>(call, n0, count, scratch); break;
+            default: Direct<BFloat16Element>(call, n0, count, scratch); break;
+        }
+    }
+
+    // scratch: sums [rows, count + 4]
+    private static void Direct<TW>(in GemmCall call, int n0, int count, float* scratch) where TW : struct, IElement
+    {
+        CpuLinear weight = call.Weight;
+        int k = weight.InFeatures, stride = count + 4;
+        nint rowBytes = (nint)k * TW.Size;
+        for (int n = 0; n < count;)
+        {
+            byte* row = (byte*)weight.Row(n0 + n);
+            int left = Math.Min(weight.RowsLeftInBlock(n0 + n), count - n);
+            while (left > 0)
+            {
+                // Fewer than four rows left: one row as if it were four; the next one overwrites the columns too many.
+                bool four = left >= 4;
+                for (int k0 = 0; k0 < k; k0 += KBlock)
+                {
+                    GemmTile<V, S, TW>.Panel(call.Rows, (float*)call.Input + k0, call.InputStride, row + (nint)k0 * TW.Size, four ? rowBytes : 0,
+                        Simd.Lanes * TW.Size, Math.Min(KBlock, k - k0), scratch + n, stride, k0 != 0);
+                }
+                int done = four ? 4 : 1;
+                row += done * rowBytes;
+                n += done;
+                left -= done;
+            }
+        }
+        Epilogue(call, 0, call.Rows, n0, count, scratch, stride);
+    }
+
+    private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, float* scratch)
+    {
+        int k = call.Weight.InFeatures;
+        int stride = (count + 3) & ~3;
+        float* panels = scratch;                        // [panels, steps, 4, 16]
+        float* sums = scratch + NBlock * KBlock;        // [rows, stride]
+        for (int k0 = 0; k0 < k; k0 += KBlock)
+        {
+            int length = Math.Min(KBlock, k - k0);
+            nint panelFloats = 4 * Simd.RoundUp(length);
+            Pack(call.Weight, n0, count, k0, length, panels);
+            // Six rows of input stay in the first-level cache while all panels pass by.
+            for (int m = 0; m < rows; m += 6)
+            {
+                float* a = (float*)call.Input + (nint)(m0 + m) * call.InputStride + k0;
+                for (int n = 0; n < count; n += 4)
+                {
+                    GemmTile<V, S, PackedElement>.Panel(Math.Min(6, rows - m), a, call.InputStride, (byte*)(panels + n / 4 * panelFloats),
+                        Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, sums + m * (nint)stride + n, stride, k0 != 0);
+                }
+            }
+        }
+        Epilogue(call, m0, rows, n0, count, sums, stride);
+    }
+
+    private static void Pack(CpuLinear weight, int n0, int count, int k0, int length, float* panels)
+    {
+        switch (weight.DType)
+        {
+            case DType.Float32: Pack<Float32Element>(weight, n0, count, k0, length, panels); break;
+            case DType.Float16: Pack<HalfElement>(weight, n0, count, k0, length, panels); break;
+            default: Pack<BFloat16Element>(weight, n0, count, k0, length, panels); break;
+        }
+    }
+
+    /// <summary>Widens weights into panels of four rows, zeros where rows or columns are missing.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Pack<TW>(CpuLinear weight, int n0, int count, int k0, int length, float* panels) where TW : struct, IElement
+    {
+        int padded = Simd.RoundUp(length), tail = length % Simd.Lanes;
+        int panelRows = (count + 3) & ~3;
+        for (int n = 0; n < panelRows; n++)
+        {
+            float* to = panels + (nint)(n / 4) * 4 * padded + n % 4 * Simd.Lanes;
+            if (n >= count)
+            {
+                for (int step = 0; step < padded / Simd.Lanes; step++) S.Store(to + step * 4 * Simd.Lanes, S.Zero);
+                continue;
+            }
+            byte* from = (byte*)weight.Row(n0 + n) + (nint)k0 * TW.Size;
+            for (int step = length / Simd.Lanes; step > 0; step--)
+            {
+                S.Store(to, TW.Load<V, S>(from));
+                from += Simd.Lanes * TW.Size;
+                to += 4 * Simd.Lanes;
+            }
+            if (tail != 0) S.Store(to, TW.LoadPartial<V, S>(from, tail));
+        }
+    }
+
+    // sums [rows, stride] to output rows m0.., columns n0..
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Epilogue(in GemmCall call, int m0, int rows, int n0, int count, float* sums, nint stride)
+    {
+        float* bias = call.Weight.Bias == 0 ? null : (float*)call.Weight.Bias + n0;
+        float* scale = call.Weight.Scale == 0 ? null : (float*)call.Weight.Scale + n0;
+        int whole = count & ~(Simd.Lanes - 1), tail = count - whole;
+        for (int m = 0; m < rows; m++)
+        {
+            float* from = sums + m * stride;
+            float* to = (float*)call.Output + (nint)(m0 + m) * call.OutputStride + n0;
+            for (int n = 0; n < whole; n += Simd.Lanes)
+            {
+                V y = S.Load(from + n);
+                if (scale != null) y = S.Multiply(y, S.Load(scale + n));
+                if (bias != null) y = S.Add(y, S.Load(bias + n));
+                if (call.Kind == EpilogueKind.Gelu) y = Elementary<V, S>.Gelu(y);
+                if (call.Kind == EpilogueKind.Accumulate) y = S.Add(S.Load(to + n), y);
+                S.Store(to + n, y);
+            }
+            if (tail != 0)
+            {
+                V y = Simd.LoadPartial<V, S>(from + whole, tail);
+                if (scale != null) y = S.Multiply(y, Simd.LoadPartial<V, S>(scale + whole, tail));
+                if (bias != null) y = S.Add(y, Simd.LoadPartial<V, S>(bias + whole, tail));
+                if (call.Kind == EpilogueKind.Gelu) y = Elementary<V, S>.Gelu(y);
+                if (call.Kind == EpilogueKind.Accumulate) y = S.Add(Simd.LoadPartial<V, S>(to + whole, tail), y);
+                Simd.StorePartial<V, S>(to + whole, y, tail);
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+/// <summary>Cosines and sines of rotary embedding by position, computed as far as positions were seen.</summary>
+internal sealed unsafe class RopeTable(RopeParameters parameters, MemoryLedger ledger) : IDisposable
+{
+    private readonly float[] _inverseFrequencies = InverseFrequencies(parameters);
+    private NativeBlock? _memory;
+    private int _positions;
+
+    /// <summary>1 / theta^(2 i / head_dim), rounded to float after the power and after the division as PyTorch does. [head_dim / 2]</summary>
+    public static float[] InverseFrequencies(RopeParameters parameters)
+    {
+        var result = new float[parameters.HeadDim / 2];
+        for (int i = 0; i < result.Length; i++)
+            result[i] = 1f / (float)Math.Pow(parameters.Theta, 2 * i / (float)parameters.HeadDim);
+        return result;
+    }
+
+    /// <summary>The cosines of a position and behind them its sines, head_dim / 2 each. Call <see cref="Reach"/> first.</summary>
+    public float* Of(int position) => (float*)_memory!.Data + (nint)position * parameters.HeadDim;
+
+    /// <summary>Makes the table cover <paramref name="position"/>.</summary>
+    public void Reach(int position)
+    {
+        if (position < _positions) return;
+        int positions = Math.Max(position + 1, Math.Max(256, Math.Min(2 * _positions, _positions + 4096)));
+        var larger = new NativeBlock(ledger, MemoryOwner.Weights, (long)positions * parameters.HeadDim * sizeof(float));
+        long known = (long)_positions * parameters.HeadDim * sizeof(float);
+        if (_memory is not null) Buffer.MemoryCopy((void*)_memory.Data, (void*)larger.Data, known, known);
+        int half = parameters.HeadDim / 2;
+        for (int p = _positions; p < positions; p++)
+        {
+            float* row = (float*)larger.Data + (nint)p * parameters.HeadDim;
+            float scaled = parameters.ScalingFactor == 1 ? p : p / (float)parameters.ScalingFactor;
+            for (int i = 0; i < half; i++)
+            {
+                (double sine, double cosine) = Math.SinCos(scaled * _inverseFrequencies[i]);
+                row[i] = (float)cosine;
+                row[half + i] = (float)sine;
+            }
+        }
+        _memory?.Dispose();
+        _memory = larger;
+        _positions = positions;
+    }
+
+    /// <summary>Rotates the pairs (i, i + head_dim / 2) of one head. head [head_dim], table as from <see cref="Of"/>.</summary>
+    public static void Rotate(float* head, float* table, int headDim)
+    {
+        int half = headDim / 2;
+        for (int i = 0; i < half; i++)
+        {
+            float cosine = table[i], sine = table[half + i], a = head[i], b = head[i + half];
+            head[i] = a * cosine - b * sine;
+            head[i + half] = b * cosine + a * sine;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _memory?.Dispose();
+}

@@ -1,0 +1,155 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.Arm;
+using System.Runtime.Intrinsics.X86;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+/// <summary>Sixteen lanes in four 128-bit registers.</summary>
+internal readonly struct Quad128(Vector128<float> a, Vector128<float> b, Vector128<float> c, Vector128<float> d)
+{
+    public readonly Vector128<float> A = a;
+    public readonly Vector128<float> B = b;
+    public readonly Vector128<float> C = c;
+    public readonly Vector128<float> D = d;
+}
+
+/// <summary><see cref="ISimd{V}"/> on 128-bit vectors of any processor.</summary>
+internal readonly unsafe struct Simd128 : ISimd<Quad128>
+{
+    private const MethodImplOptions Inline = MethodImplOptions.AggressiveInlining;
+
+    public static bool HasWideTiles => false;
+
+    public static Quad128 Zero => default;
+
+    [MethodImpl(Inline)]
+    public static Quad128 Broadcast(float value)
+    {
+        Vector128<float> v = Vector128.Create(value);
+        return new(v, v, v, v);
+    }
+
+    [MethodImpl(Inline)]
+    public static Quad128 Load(float* source)
+        => new(Vector128.Load(source), Vector128.Load(source + 4), Vector128.Load(source + 8), Vector128.Load(source + 12));
+
+    [MethodImpl(Inline)]
+    public static Quad128 LoadBFloat16(ushort* source)
+    {
+        (Vector128<uint> a, Vector128<uint> b) = Vector128.Widen(Vector128.Load(source));
+        (Vector128<uint> c, Vector128<uint> d) = Vector128.Widen(Vector128.Load(source + 8));
+        return new((a << 16).AsSingle(), (b << 16).AsSingle(), (c << 16).AsSingle(), (d << 16).AsSingle());
+    }
+
+    [MethodImpl(Inline)]
+    public static Quad128 LoadHalf(ushort* source)
+    {
+        (Vector128<uint> a, Vector128<uint> b) = Vector128.Widen(Vector128.Load(source));
+        (Vector128<uint> c, Vector128<uint> d) = Vector128.Widen(Vector128.Load(source + 8));
+        return new(FromHalf(a), FromHalf(b), FromHalf(c), FromHalf(d));
+    }
+
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values alike.
+    [MethodImpl(Inline)]
+    private static Vector128<float> FromHalf(Vector128<uint> half)
+    {
+        Vector128<uint> magnitude = (half & Vector128.Create(0x7FFFu)) << 13;
+        Vector128<uint> sign = (half & Vector128.Create(0x8000u)) << 16;
+        Vector128<float> finite = magnitude.AsSingle() * Vector128.Create(0x77800000u).AsSingle();
+        Vector128<uint> special = Vector128.GreaterThan(magnitude.AsInt32(), Vector128.Create(0x0F7FFFFF)).AsUInt32();
+        return (Vector128.ConditionalSelect(special, magnitude | Vector128.Create(0x7F800000u), finite.AsUInt32()) | sign).AsSingle();
+    }
+
+    [MethodImpl(Inline)]
+    public static void Store(float* destination, Quad128 value)
+    {
+        value.A.Store(destination);
+        value.B.Store(destination + 4);
+        value.C.Store(destination + 8);
+        value.D.Store(destination + 12);
+    }
+
+    [MethodImpl(Inline)]
+    public static Quad128 Add(Quad128 a, Quad128 b) => new(a.A + b.A, a.B + b.B, a.C + b.C, a.D + b.D);
+
+    [MethodImpl(Inline)]
+    public static Quad128 Subtract(Quad128 a, Quad128 b) => new(a.A - b.A, a.B - b.B, a.C - b.C, a.D - b.D);
+
+    [MethodImpl(Inline)]
+    public static Quad128 Multiply(Quad128 a, Quad128 b) => new(a.A * b.A, a.B * b.B, a.C * b.C, a.D * b.D);
+
+    [MethodImpl(Inline)]
+    public static Quad128 Divide(Quad128 a, Quad128 b) => new(a.A / b.A, a.B / b.B, a.C / b.C, a.D / b.D);
+
+    [MethodImpl(Inline)]
+    public static Quad128 MultiplyAdd(Quad128 a, Quad128 b, Quad128 c) => new(
+        Vector128.FusedMultiplyAdd(a.A, b.A, c.A), Vector128.FusedMultiplyAdd(a.B, b.B, c.B),
+        Vector128.FusedMultiplyAdd(a.C, b.C, c.C), Vector128.FusedMultiplyAdd(a.D, b.D, c.D));
+
+    [MethodImpl(Inline)]
+    public static Quad128 Max(Quad128 bound, Quad128 value) => SelectLess(value, bound, bound, value);
+
+    [MethodImpl(Inline)]
+    public static Quad128 Min(Quad128 bound, Quad128 value) => SelectLess(bound, value, bound, value);
+
+    [MethodImpl(Inline)]
+    public static Quad128 Abs(Quad128 value)
+        => new(Vector128.Abs(value.A), Vector128.Abs(value.B), Vector128.Abs(value.C), Vector128.Abs(value.D));
+
+    [MethodImpl(Inline)]
+    public static Quad128 SelectLess(Quad128 test, Quad128 limit, Quad128 less, Quad128 other) => new(
+        Vector128.ConditionalSelect(Vector128.LessThan(test.A, limit.A), less.A, other.A),
+        Vector128.ConditionalSelect(Vector128.LessThan(test.B, limit.B), less.B, other.B),
+        Vector128.ConditionalSelect(Vector128.LessThan(test.C, limit.C), less.C, other.C),
+        Vector128.ConditionalSelect(Vector128.LessThan(test.D, limit.D), less.D, other.D));
+
+    [MethodImpl(Inline)]
+    public static Quad128 PowerOfTwo(Quad128 shifted) => new(Power(shifted.A), Power(shifted.B), Power(shifted.C), Power(shifted.D));
+
+    [MethodImpl(Inline)]
+    private static Vector128<float> Power(Vector128<float> shifted)
+        => ((shifted.AsInt32() << 23) + Vector128.Create(0x3F800000)).AsSingle();
+
+    [MethodImpl(Inline)]
+    private static Vector128<float> Fold(Quad128 v) => (v.A + v.C) + (v.B + v.D);
+
+    [MethodImpl(Inline)]
+    public static float Sum(Quad128 value) => SumLanes(Fold(value));
+
+    [MethodImpl(Inline)]
+    public static Vector128<float> Sum4(Quad128 a, Quad128 b, Quad128 c, Quad128 d) => SumLanes4(Fold(a), Fold(b), Fold(c), Fold(d));
+
+    [MethodImpl(Inline)]
+    public static float MaxAcross(Quad128 value)
+        => MaxLanes(Vector128.Max(Vector128.Max(value.A, value.B), Vector128.Max(value.C, value.D)));
+
+    /// <summary>(l0 + l2) + (l1 + l3).</summary>
+    [MethodImpl(Inline)]
+    internal static float SumLanes(Vector128<float> v)
+        => (v.GetElement(0) + v.GetElement(2)) + (v.GetElement(1) + v.GetElement(3));
+
+    /// <summary>The four sums, each as <see cref="SumLanes"/>.</summary>
+    [MethodImpl(Inline)]
+    internal static Vector128<float> SumLanes4(Vector128<float> a, Vector128<float> b, Vector128<float> c, Vector128<float> d)
+    {
+        if (Sse.IsSupported)
+        {
+            Vector128<float> ab = Sse.UnpackLow(a, b) + Sse.UnpackHigh(a, b);   // a0+a2, b0+b2, a1+a3, b1+b3
+            Vector128<float> cd = Sse.UnpackLow(c, d) + Sse.UnpackHigh(c, d);
+            return Sse.MoveLowToHigh(ab, cd) + Sse.MoveHighToLow(cd, ab);
+        }
+        if (AdvSimd.Arm64.IsSupported)
+        {
+            Vector128<float> ab = AdvSimd.Arm64.ZipLow(a, b) + AdvSimd.Arm64.ZipHigh(a, b);
+            Vector128<float> cd = AdvSimd.Arm64.ZipLow(c, d) + AdvSimd.Arm64.ZipHigh(c, d);
+            return Vector128.Create(ab.GetLower(), cd.GetLower()) + Vector128.Create(ab.GetUpper(), cd.GetUpper());
+        }
+        return Vector128.Create(SumLanes(a), SumLanes(b), SumLanes(c), SumLanes(d));
+    }
+
+    /// <summary>The largest of four lanes.</summary>
+    [MethodImpl(Inline)]
+    internal static float MaxLanes(Vector128<float> v)
+        => MathF.Max(MathF.Max(v.GetElement(0), v.GetElement(2)), MathF.Max(v.GetElement(1), v.GetElement(3)));
+}

@@ -1,0 +1,118 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+
+namespace ConvLLaVA.Engine.Cpu;
+
+/// <summary>Sixteen lanes in two 256-bit registers.</summary>
+internal readonly struct Pair256(Vector256<float> low, Vector256<float> high)
+{
+    public readonly Vector256<float> Low = low;
+    public readonly Vector256<float> High = high;
+}
+
+/// <summary><see cref="ISimd{V}"/> on AVX2 and FMA.</summary>
+internal readonly unsafe struct Simd256 : ISimd<Pair256>
+{
+    private const MethodImplOptions Inline = MethodImplOptions.AggressiveInlining;
+
+    public static bool HasWideTiles => false;
+
+    public static Pair256 Zero => default;
+
+    [MethodImpl(Inline)]
+    public static Pair256 Broadcast(float value)
+    {
+        Vector256<float> v = Vector256.Create(value);
+        return new(v, v);
+    }
+
+    [MethodImpl(Inline)]
+    public static Pair256 Load(float* source) => new(Vector256.Load(source), Vector256.Load(source + 8));
+
+    [MethodImpl(Inline)]
+    public static Pair256 LoadBFloat16(ushort* source) => new(
+        (Avx2.ConvertToVector256Int32(source) << 16).AsSingle(),
+        (Avx2.ConvertToVector256Int32(source + 8) << 16).AsSingle());
+
+    [MethodImpl(Inline)]
+    public static Pair256 LoadHalf(ushort* source) => new(
+        FromHalf(Avx2.ConvertToVector256Int32(source)),
+        FromHalf(Avx2.ConvertToVector256Int32(source + 8)));
+
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values alike.
+    [MethodImpl(Inline)]
+    private static Vector256<float> FromHalf(Vector256<int> half)
+    {
+        Vector256<int> magnitude = (half & Vector256.Create(0x7FFF)) << 13;
+        Vector256<int> sign = (half & Vector256.Create(0x8000)) << 16;
+        Vector256<float> finite = magnitude.AsSingle() * Vector256.Create(0x77800000).AsSingle();
+        Vector256<int> special = Vector256.GreaterThan(magnitude, Vector256.Create(0x0F7FFFFF));
+        return (Vector256.ConditionalSelect(special, magnitude | Vector256.Create(0x7F800000), finite.AsInt32()) | sign).AsSingle();
+    }
+
+    [MethodImpl(Inline)]
+    public static void Store(float* destination, Pair256 value)
+    {
+        value.Low.Store(destination);
+        value.High.Store(destination + 8);
+    }
+
+    [MethodImpl(Inline)]
+    public static Pair256 Add(Pair256 a, Pair256 b) => new(a.Low + b.Low, a.High + b.High);
+
+    [MethodImpl(Inline)]
+    public static Pair256 Subtract(Pair256 a, Pair256 b) => new(a.Low - b.Low, a.High - b.High);
+
+    [MethodImpl(Inline)]
+    public static Pair256 Multiply(Pair256 a, Pair256 b) => new(a.Low * b.Low, a.High * b.High);
+
+    [MethodImpl(Inline)]
+    public static Pair256 Divide(Pair256 a, Pair256 b) => new(a.Low / b.Low, a.High / b.High);
+
+    [MethodImpl(Inline)]
+    public static Pair256 MultiplyAdd(Pair256 a, Pair256 b, Pair256 c)
+        => new(Fma.MultiplyAdd(a.Low, b.Low, c.Low), Fma.MultiplyAdd(a.High, b.High, c.High));
+
+    [MethodImpl(Inline)]
+    public static Pair256 Max(Pair256 bound, Pair256 value) => new(Avx.Max(bound.Low, value.Low), Avx.Max(bound.High, value.High));
+
+    [MethodImpl(Inline)]
+    public static Pair256 Min(Pair256 bound, Pair256 value) => new(Avx.Min(bound.Low, value.Low), Avx.Min(bound.High, value.High));
+
+    [MethodImpl(Inline)]
+    public static Pair256 Abs(Pair256 value) => new(Vector256.Abs(value.Low), Vector256.Abs(value.High));
+
+    [MethodImpl(Inline)]
+    public static Pair256 SelectLess(Pair256 test, Pair256 limit, Pair256 less, Pair256 other) => new(
+        Vector256.ConditionalSelect(Vector256.LessThan(test.Low, limit.Low), less.Low, other.Low),
+        Vector256.ConditionalSelect(Vector256.LessThan(test.High, limit.High), less.High, other.High));
+
+    [MethodImpl(Inline)]
+    public static Pair256 PowerOfTwo(Pair256 shifted) => new(Power(shifted.Low), Power(shifted.High));
+
+    [MethodImpl(Inline)]
+    private static Vector256<float> Power(Vector256<float> shifted)
+        => ((shifted.AsInt32() << 23) + Vector256.Create(0x3F800000)).AsSingle();
+
+    [MethodImpl(Inline)]
+    private static Vector128<float> Fold(Pair256 v)
+    {
+        Vector256<float> eight = v.Low + v.High;
+        return eight.GetLower() + eight.GetUpper();
+    }
+
+    [MethodImpl(Inline)]
+    public static float Sum(Pair256 value) => Simd128.SumLanes(Fold(value));
+
+    [MethodImpl(Inline)]
+    public static Vector128<float> Sum4(Pair256 a, Pair256 b, Pair256 c, Pair256 d)
+        => Simd128.SumLanes4(Fold(a), Fold(b), Fold(c), Fold(d));
+
+    [MethodImpl(Inline)]
+    public static float MaxAcross(Pair256 value)
+    {
+        Vector256<float> eight = Vector256.Max(value.Low, value.High);
+        return Simd128.MaxLanes(Vector128.Max(eight.GetLower(), eight.GetUpper()));
+    }
+}
