@@ -59,7 +59,7 @@ public sealed class SafetensorsWriter : IDisposable
 
     /// <summary>Appends a tensor of any type, given as little-endian bytes in row-major order.</summary>
     /// <exception cref="ArgumentException">The name is taken or the bytes do not fill the shape.</exception>
-    /// <exception cref="InvalidInputException">The disk refuses.</exception>
+    /// <exception cref="InvalidInputException">The disk refuses; the writer is then disposed.</exception>
     public void Add(string name, DType dtype, ReadOnlySpan<long> shape, ReadOnlySpan<byte> data)
     {
         ObjectDisposedException.ThrowIf(_finished, this);
@@ -75,6 +75,8 @@ public sealed class SafetensorsWriter : IDisposable
         }
         catch (Exception exception) when (IsFileError(exception))
         {
+            // Part of the tensor may be in the data file: nothing right can come of it any more.
+            Dispose();
             throw Unwritable(exception);
         }
         _names.Add(name);

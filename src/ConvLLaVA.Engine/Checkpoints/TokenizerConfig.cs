@@ -130,7 +130,7 @@ public sealed record TokenizerConfig
         List<AddedToken> tokens = [];
         foreach (JsonProperty member in fields.Members)
         {
-            int id = fields.Int(member.Name, 0, 0, LlavaConfig.MaxSize);
+            int id = fields.OptionalInt(member.Name, 0, LlavaConfig.MaxSize) ?? throw fields.Wrong(member.Name, "null", "a token id");
             bool special = member.Name == config.BosToken || member.Name == config.EosToken || member.Name == config.UnkToken || member.Name == config.PadToken;
             tokens.Add(new AddedToken(member.Name, id, special, false, false, false, Normalized: !special));
         }

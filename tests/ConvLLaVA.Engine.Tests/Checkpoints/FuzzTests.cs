@@ -62,6 +62,32 @@ public sealed class FuzzTests : IDisposable
     }
 
     [Fact]
+    public void Damaged_configurations()
+    {
+        byte[] valid = System.Text.Encoding.UTF8.GetBytes("""
+            {"model_type":"llava","hidden_size":8,"num_attention_heads":2,"eos_token_id":[2],"rope_scaling":{"type":"linear","factor":2.0},
+            "image_grid_pinpoints":"[(1, 2)]","mm_projector_type":"mlp2x_gelu","tokenizer_model_max_length":2048,"torch_dtype":"bfloat16","vocab_size":32000}
+            """);
+        Assert.Equal(2, LlavaConfig.Load(_folder.Write("config.json", valid)).RopeScalingFactor);
+        Random random = new(3);
+        int refused = 0;
+        for (int i = 0; i < 5000; i++)
+        {
+            string path = _folder.Write("config.json", Damage(valid, random));
+            try
+            {
+                LlavaConfig.Load(path);
+            }
+            catch (InvalidInputException error)
+            {
+                Assert.StartsWith(path, error.Message, StringComparison.Ordinal);
+                refused++;
+            }
+        }
+        Assert.InRange(refused, 1000, 5000);
+    }
+
+    [Fact]
     public void Arbitrary_opcodes() => Prop.ForAll(
         ArbMap.Default.ArbFor<byte[]>(),
         bytes =>

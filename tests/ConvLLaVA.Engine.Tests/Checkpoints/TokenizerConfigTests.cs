@@ -51,6 +51,7 @@ public sealed class TokenizerConfigTests : IDisposable
     [InlineData("tokenizer_config.json", """{"added_tokens_decoder":{"-1":{"content":"x"}}}""", "with the entry \"-1\"")]
     [InlineData("tokenizer_config.json", """{"added_tokens_decoder":{"1":{}}}""", "without \"content\" for token 1")]
     [InlineData("added_tokens.json", """{"x":"y"}""", "\"x\" is \"y\", expected an integer")]
+    [InlineData("added_tokens.json", """{"x":null}""", "\"x\" is null, expected a token id")]
     [InlineData("special_tokens_map.json", "[]", "holds a JSON array")]
     public void Unusable_values(string name, string json, string expected)
     {

@@ -13,6 +13,12 @@ internal sealed class TorchArchive
     /// <summary>Changes the directory entry of the named entry after it is built.</summary>
     public Action<string, byte[]>? EditCentral { get; set; }
 
+    /// <summary>Data descriptors with 64-bit sizes, as torch writes them for entries that begin beyond 4 GiB.</summary>
+    public bool WideDescriptors { get; set; }
+
+    /// <summary>Extra field of the named directory entry.</summary>
+    public Func<string, byte[]>? CentralExtra { get; set; }
+
     /// <summary>A weight file: pickle, storages 0, 1, …, version and byte order.</summary>
     public static TorchArchive Of(byte[] pickle, params byte[][] storages)
     {
@@ -40,10 +46,12 @@ internal sealed class TorchArchive
             EditLocal?.Invoke(name, local);
             file.AddRange(local);
             file.AddRange(data);
-            if (data.Length > 0) file.AddRange([.. U32(0x08074b50), .. U32(crc), .. U32((uint)data.Length), .. U32((uint)data.Length)]);
+            byte[] length = WideDescriptors ? U64(data.Length) : U32((uint)data.Length);
+            if (data.Length > 0) file.AddRange([.. U32(0x08074b50), .. U32(crc), .. length, .. length]);
             if (data.Length == 0) crc = 0;
+            byte[] extra = CentralExtra?.Invoke(name) ?? [];
             byte[] central = [.. U32(0x02014b50), .. U16(0), .. U16(0), .. U16(flags), .. U16(0), .. U32(0), .. U32(crc), .. U32((uint)data.Length),
-                .. U32((uint)data.Length), .. U16(text.Length), .. U16(0), .. U16(0), .. U16(0), .. U16(0), .. U32(0), .. U32((uint)offset), .. text];
+                .. U32((uint)data.Length), .. U16(text.Length), .. U16(extra.Length), .. U16(0), .. U16(0), .. U16(0), .. U32(0), .. U32((uint)offset), .. text, .. extra];
             EditCentral?.Invoke(name, central);
             directory.AddRange(central);
         }

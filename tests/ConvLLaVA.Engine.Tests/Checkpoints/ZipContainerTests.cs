@@ -39,6 +39,44 @@ public sealed class ZipContainerTests : IDisposable
     }
 
     [Fact]
+    public void Zip64_sizes_and_offset_are_read()
+    {
+        TorchArchive archive = Archive();
+        archive.WideDescriptors = true;
+        byte[] whole = archive.Build();
+        int header = Find(whole, "a/data/0") - 30;
+        foreach (int wrong in (int[])[0, 1])
+        {
+            archive.CentralExtra = name => name == "a/data/0"
+                ? [.. "xx"u8, .. TorchArchive.U16(1), 0, .. TorchArchive.U16(1), .. TorchArchive.U16(24), .. TorchArchive.U64(5), .. TorchArchive.U64(5), .. TorchArchive.U64(header + wrong)]
+                : [];
+            archive.EditCentral = (name, central) =>
+            {
+                if (name != "a/data/0") return;
+                central.AsSpan(20, 8).Fill(0xff);
+                central.AsSpan(42, 4).Fill(0xff);
+            };
+            if (wrong != 0)
+            {
+                Refuses(archive, "not a usable PyTorch archive");
+                continue;
+            }
+            using MappedFile file = MappedFile.Open(_folder.Write("x.bin", archive.Build()));
+            ZipEntry entry = ZipContainer.Read(file)["a/data/0"];
+            Assert.True(file.TrySlice(entry.Offset, entry.Length, out ReadOnlySpan<byte> bytes));
+            Assert.Equal("hello"u8.ToArray(), bytes.ToArray());
+        }
+    }
+
+    [Fact]
+    public void Zip64_size_beyond_the_file()
+    {
+        TorchArchive archive = Archive(central => central.AsSpan(20, 8).Fill(0xff));
+        archive.CentralExtra = name => name == "a/data/0" ? [.. TorchArchive.U16(1), .. TorchArchive.U16(16), .. TorchArchive.U64(-1), .. TorchArchive.U64(-1)] : [];
+        Refuses(archive, "places the entry \"a/data/0\" outside the file");
+    }
+
+    [Fact]
     public void Compressed_entry() => Refuses(Archive(central => central[10] = 8), "the compressed entry \"a/data/0\"");
 
     [Fact]
