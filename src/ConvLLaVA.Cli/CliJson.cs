@@ -10,7 +10,7 @@ namespace ConvLLaVA.Cli;
 /// <param name="PromptTokens">Tokens of the prompt, image tokens included.</param>
 /// <param name="ImageTokens">Of them, visual tokens.</param>
 /// <param name="CompletionTokens">Generated tokens.</param>
-/// <param name="FinishReason"><c>stop</c>, <c>stop_string</c>, <c>length</c> or <c>cancelled</c>.</param>
+/// <param name="FinishReason"><c>stop</c>, <c>stop_string</c> or <c>length</c>.</param>
 /// <param name="Seed">Seed of the sampler; null when greedy.</param>
 /// <param name="Timings">Where the time went, in milliseconds.</param>
 internal sealed record RunReport(string Text, IReadOnlyList<int> TokenIds, string Prompt, int PromptTokens, int ImageTokens,

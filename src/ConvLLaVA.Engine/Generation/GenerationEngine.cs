@@ -1,0 +1,237 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using ConvLLaVA.Engine.KvCache;
+using Microsoft.Extensions.Logging;
+
+namespace ConvLLaVA.Engine.Generation;
+
+/// <summary>Runs requests: one thread plans a step, has it executed, chooses tokens and sends them on, again and again.
+/// Callers only ever touch their own channel.</summary>
+internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
+{
+    private readonly IModelRunner _runner;
+    private readonly ILogger _logger;
+    private readonly BlockPool _pool;
+    private readonly Scheduler _scheduler;
+    private readonly StepPlan _plan;
+    private readonly Sampler _sampler = new();
+    private readonly Action<int, int> _copyBlock;
+    private readonly ConcurrentQueue<RunningSequence> _arrivals = new();
+    private readonly SemaphoreSlim _wake = new(0);
+    private readonly Thread _thread;
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private float[] _logits = []; // [outputs, vocab]
+    private long _lastArrival;
+    private volatile bool _stopping;
+
+    /// <summary>Starts the thread.</summary>
+    public GenerationEngine(IModelRunner runner, GenerationEngineOptions options, ILogger logger)
+    {
+        _runner = runner;
+        _logger = logger;
+        _pool = new BlockPool(options.Blocks, options.BlockSize);
+        _scheduler = new Scheduler(_pool, options.MaxStepTokens, options.MaxSequences);
+        _plan = new StepPlan(options.BlockSize);
+        _copyBlock = runner.CopyBlock;
+        _thread = new Thread(Run) { IsBackground = true, Name = "ConvLLaVA engine" };
+        _thread.Start();
+    }
+
+    /// <summary>Pages in use, for tests and reports: zero when no request runs.</summary>
+    public int UsedBlocks => _pool.UsedCount;
+
+    /// <summary>Times a sequence had to give up its pages.</summary>
+    public long Preemptions => _scheduler.Preemptions;
+
+    /// <summary>Most tokens, prompt and answer together, of one sequence.</summary>
+    private int LongestSequence => Math.Min(_runner.MaxPositions, _scheduler.LongestSequence);
+
+    /// <summary>Answers a request. Ending the enumeration early, or cancelling, ends the request at the next step.</summary>
+    /// <exception cref="InvalidInputException">The prompt can never fit, or an id is not in the vocabulary.</exception>
+    /// <exception cref="ConvLlavaException">The engine failed or was disposed.</exception>
+    public async IAsyncEnumerable<GenerationUpdate> GenerateAsync(SequenceRequest request, [EnumeratorCancellation] CancellationToken cancellation = default)
+    {
+        Check(request);
+        using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        int room = LongestSequence - request.PromptTokens.Length + 1; // the last token is chosen, never processed
+        var sequence = new RunningSequence(request, Interlocked.Increment(ref _lastArrival), abandoned.Token)
+        {
+            Answer = new AnswerState(request, Math.Min(request.Options.MaxNewTokens, room)),
+        };
+        try
+        {
+            _arrivals.Enqueue(sequence);
+            _wake.Release();
+            if (_stopping) FailArrivals(); // the thread may already be past its last look
+            await foreach (GenerationUpdate update in sequence.Answer.Updates.ReadAllAsync(cancellation).ConfigureAwait(false)) yield return update;
+        }
+        finally
+        {
+            await abandoned.CancelAsync().ConfigureAwait(false);
+            _wake.Release();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Stop();
+        _thread.Join();
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        Stop();
+        await _ended.Task.ConfigureAwait(false);
+        _thread.Join();
+    }
+
+    private void Stop()
+    {
+        _stopping = true;
+        _wake.Release();
+    }
+
+    private void Check(SequenceRequest request)
+    {
+        int[] prompt = request.PromptTokens;
+        if (prompt.Length == 0) throw new InvalidInputException("The prompt is empty.");
+        if (prompt.Length > LongestSequence)
+            throw new InvalidInputException($"The prompt has {prompt.Length} tokens but there is room for {LongestSequence} (the smaller of the model's context and the KV cache).");
+        foreach (int id in prompt)
+        {
+            if (id >= _runner.VocabularySize) throw new InvalidInputException($"The prompt holds token id {id}, but the model's vocabulary has {_runner.VocabularySize} entries.");
+        }
+    }
+
+    private void Run()
+    {
+        try
+        {
+            while (!_stopping)
+            {
+                TakeArrivals();
+                DropAbandoned();
+                if (!Step()) _wake.Wait();
+            }
+        }
+        finally
+        {
+            foreach (RunningSequence sequence in (RunningSequence[])[.. _scheduler.Running, .. _scheduler.Waiting]) Fail(sequence, Disposed());
+            FailArrivals();
+            _ended.TrySetResult();
+        }
+    }
+
+    private void TakeArrivals()
+    {
+        while (_arrivals.TryDequeue(out RunningSequence? sequence)) _scheduler.Add(sequence);
+    }
+
+    private void DropAbandoned()
+    {
+        for (int i = _scheduler.Running.Count - 1; i >= 0; i--) DropIfAbandoned(_scheduler.Running[i]);
+        for (int i = _scheduler.Waiting.Count - 1; i >= 0; i--) DropIfAbandoned(_scheduler.Waiting[i]);
+    }
+
+    private void DropIfAbandoned(RunningSequence sequence)
+    {
+        if (sequence.Cancellation.IsCancellationRequested) Fail(sequence, new OperationCanceledException(sequence.Cancellation));
+    }
+
+    /// <summary>Runs one step; false when there is nothing to run.</summary>
+    private bool Step()
+    {
+        if (!_scheduler.Plan(_plan, _copyBlock)) return false;
+        if (!EncodeNewImages()) return true; // somebody left: plan anew
+
+        int outputs = _plan.Batch.LogitCount, vocabulary = _runner.VocabularySize;
+        if (_logits.Length < outputs * vocabulary) _logits = new float[outputs * vocabulary];
+        long started = Stopwatch.GetTimestamp();
+        try
+        {
+            foreach (RunningSequence sequence in _plan.Sequences) sequence.Answer!.Start();
+            _runner.Forward(_plan, _logits.AsSpan(0, outputs * vocabulary));
+        }
+        catch (Exception error)
+        {
+            LogStepFailed(_logger, error, _plan.Sequences.Count);
+            foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences]) Fail(sequence, Wrapped("A step of the model failed", error));
+            return true;
+        }
+        ChooseTokens(Stopwatch.GetElapsedTime(started));
+        return true;
+    }
+
+    private bool EncodeNewImages()
+    {
+        foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences])
+        {
+            if (sequence.Request.Images is null || sequence.Features is not null) continue;
+            sequence.Answer!.Start();
+            long started = Stopwatch.GetTimestamp();
+            try
+            {
+                _runner.EncodeImages(sequence);
+            }
+            catch (Exception error)
+            {
+                Fail(sequence, error is OperationCanceledException ? error : Wrapped("The images could not be encoded", error));
+                return false;
+            }
+            sequence.Answer.EncodeTime = Stopwatch.GetElapsedTime(started);
+        }
+        return true;
+    }
+
+    private void ChooseTokens(TimeSpan elapsed)
+    {
+        int vocabulary = _runner.VocabularySize, output = 0;
+        for (int s = 0; s < _plan.Sequences.Count; s++)
+        {
+            RunningSequence sequence = _plan.Sequences[s];
+            AnswerState answer = sequence.Answer!;
+            if (sequence.Generated == 0) answer.PrefillTime += elapsed;
+            if (!_plan.Complete(s)) continue;
+            try
+            {
+                Span<float> logits = _logits.AsSpan(output++ * vocabulary, vocabulary);
+                int id = _sampler.Choose(logits, sequence.Request.Options, answer.Sampling, out LogProbEntry? entry);
+                sequence.Tokens.Add(id);
+                if (answer.Append(id, entry)) Release(sequence); // before the caller can see the end
+                answer.Send();
+            }
+            catch (Exception error)
+            {
+                Fail(sequence, Wrapped("Choosing a token failed", error));
+            }
+        }
+    }
+
+    private void Fail(RunningSequence sequence, Exception error)
+    {
+        Release(sequence);
+        sequence.Answer!.Fail(error);
+    }
+
+    private void Release(RunningSequence sequence)
+    {
+        _scheduler.Remove(sequence);
+        _runner.ReleaseImages(sequence);
+    }
+
+    private void FailArrivals()
+    {
+        while (_arrivals.TryDequeue(out RunningSequence? sequence)) sequence.Answer!.Fail(Disposed());
+    }
+
+    private static ConvLlavaException Wrapped(string what, Exception error)
+        => error as ConvLlavaException ?? new ConvLlavaException($"{what}: {error.Message}", error);
+
+    private static ConvLlavaException Disposed() => new("The engine was disposed before the answer was finished.");
+
+    [LoggerMessage(EventId = 200, Level = LogLevel.Error, Message = "A step of {Sequences} sequence(s) failed; they end with an error and the engine goes on.")]
+    private static partial void LogStepFailed(ILogger logger, Exception error, int sequences);
+}
