@@ -16,6 +16,7 @@ internal sealed partial class PromptBuilder
     private readonly ImagePreprocessor _preprocessor;
     private readonly ImageLimits _limits;
     private readonly ILogger _logger;
+    private readonly float[] _lut; // [3, 256]
 
     public PromptBuilder(LlavaConfig config, VisionConfig vision, PreprocessorConfig preprocessor, LlamaTokenizer tokenizer, LoadOptions options, ILogger logger)
     {
@@ -25,7 +26,8 @@ internal sealed partial class PromptBuilder
         _logger = logger;
         _limits = new ImageLimits { MaxPixels = options.MaxImagePixels };
         (TileHeight, TileWidth) = TileSize(preprocessor);
-        _preprocessor = new ImagePreprocessor(ToOptions(config, preprocessor));
+        _preprocessor = new ImagePreprocessor(ToOptions(config, preprocessor), options.Threads);
+        _lut = _preprocessor.Normalization.Values.ToArray();
     }
 
     /// <summary>Rows of a tile as the vision tower sees it.</summary>
@@ -91,11 +93,11 @@ internal sealed partial class PromptBuilder
         var tilesPerImage = new List<int>();
         foreach (ImageInput input in inputs)
         {
-            IReadOnlyList<RgbImage> prepared = _preprocessor.Prepare(ImageDecoder.Decode(input.Read(), input.Name, _limits));
-            tiles.AddRange(prepared.Select(tile => tile.Pixels));
-            tilesPerImage.Add(prepared.Count);
+            PreparedImage prepared = _preprocessor.Prepare(ImageDecoder.Decode(input.Read(), input.Name, _limits), input.Name);
+            tiles.AddRange(prepared.Tiles.Select(tile => tile.Pixels));
+            tilesPerImage.Add(prepared.Tiles.Count);
         }
-        return new PreparedImages(tiles, tilesPerImage, TileHeight, TileWidth, _preprocessor.Normalization.Values,
+        return new PreparedImages(tiles, tilesPerImage, TileHeight, TileWidth, _lut,
             LlavaModel.TokensPerTile(_vision, TileHeight, TileWidth));
     }
 
@@ -133,7 +135,32 @@ internal sealed partial class PromptBuilder
         return expanded;
     }
 
-    private static PreprocessOptions ToOptions(LlavaConfig config, PreprocessorConfig preprocessor) => throw new NotSupportedException();
+    private static PreprocessOptions ToOptions(LlavaConfig config, PreprocessorConfig preprocessor)
+    {
+        (int width, int height) = (preprocessor.CropSize.Width, preprocessor.CropSize.Height);
+        if (width != height) throw new InvalidInputException($"preprocessor_config.json asks for a crop of {width}x{height} pixels, but only square ones are defined.");
+        if (preprocessor.ResizeTo is { } size && (size.Width != width || size.Height != height))
+            throw new InvalidInputException($"preprocessor_config.json resizes to {size.Width}x{size.Height} pixels but crops to {width}x{height}; only equal sizes are defined.");
+        return new PreprocessOptions
+        {
+            CropSize = width,
+            ShortestEdge = preprocessor.ShortestEdge,
+            Mean = preprocessor.ImageMean,
+            Std = preprocessor.ImageStd,
+            RescaleFactor = preprocessor.RescaleFactor,
+            Aspect = config.ImageAspectRatio switch
+            {
+                "pad" => AspectMode.Pad,
+                "anyres" => AspectMode.AnyRes,
+                _ => AspectMode.Default,
+            },
+            GridPinpoints = [.. config.ImageGridPinpoints.Select(grid => (grid.Width, grid.Height))],
+            DoResize = preprocessor.DoResize,
+            DoCenterCrop = preprocessor.DoCenterCrop,
+            DoRescale = preprocessor.DoRescale,
+            DoNormalize = preprocessor.DoNormalize,
+        };
+    }
 
     [LoggerMessage(EventId = 100, Level = LogLevel.Warning, Message = "The prompt has {Tokens} tokens after image expansion, more than the {Trained} of tokenizer_model_max_length: it runs whole, but the model was trained on shorter ones (--truncate cuts it as the original does).")]
     private static partial void LogLong(ILogger logger, int tokens, int trained);

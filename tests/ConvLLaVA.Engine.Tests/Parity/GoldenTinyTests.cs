@@ -3,6 +3,7 @@ using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Images;
 using ConvLLaVA.Engine.Models;
 using ConvLLaVA.Engine.Tensors;
+using ConvLLaVA.Engine.Text;
 using Xunit;
 
 namespace ConvLLaVA.Engine.Tests.Parity;
@@ -25,12 +26,12 @@ public sealed class GoldenTinyTests : IDisposable
     public void The_networks_compute_what_the_original_does(CpuPath path)
     {
         if (!CpuPaths.IsSupported(path)) Assert.Skip($"This processor has no {path}.");
-        int[] ids = [1, 5, 9, 31, LlavaIds.Image, 13, 7, 44];
+        int[] ids = [1, 5, 9, 31, LlamaTokenizer.ImageTokenIndex, 13, 7, 44];
         using Checkpoint checkpoint = Checkpoint.Open(Path.Combine(Folder, "golden-tiny"));
         using var backend = new CpuBackend(2, path);
         var model = new LlavaModel(backend, checkpoint, checkpoint.Get, checkpoint.GetVision);
         RgbImage image = ImageDecoder.Decode(File.ReadAllBytes(Path.Combine(Folder, "images", "golden.png")), "golden.png", new ImageLimits());
-        float[] lut = new ImagePreprocessor(new PreprocessOptions { Height = 128, Width = 128 }).Normalization.Values;
+        float[] lut = new ImagePreprocessor(new PreprocessOptions { CropSize = 128 }).Normalization.Values.ToArray();
         var images = new PreparedImages([image.Pixels], [1], image.Height, image.Width, lut, 4);
         int[] expanded = [1, 5, 9, 31, -1, -2, -3, -4, 13, 7, 44];
         var prompt = new PreparedPrompt("", ids, expanded, images);
@@ -63,10 +64,5 @@ public sealed class GoldenTinyTests : IDisposable
             tokens.Add(Array.IndexOf(last, last.Max()));
         }
         return [.. tokens.Skip(prompt.Length).Select(id => (long)id)];
-    }
-
-    private static class LlavaIds
-    {
-        public const int Image = -200;
     }
 }
