@@ -28,7 +28,10 @@ internal static class Program
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)
         {
-            Complain(parsed.Errors[0].Message);
+            // An unknown word is the cause; that a command or option then seems to be missing only follows from it.
+            Complain(parsed.UnmatchedTokens is [var unknown, ..]
+                ? $"'{unknown}' is not understood here; 'convllava --help' and 'convllava COMMAND --help' say what is."
+                : parsed.Errors[0].Message);
             return BadInput;
         }
         try

@@ -12,7 +12,7 @@ namespace ConvLLaVA.Engine;
 
 /// <summary>A loaded ConvLLaVA model. All members are thread-safe; concurrent requests are batched together and each gives
 /// the same tokens as it would alone. Dispose ends running requests with an error and frees everything.</summary>
-public sealed class ConvLlava : IAsyncDisposable, IDisposable
+public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
 {
     private readonly Checkpoint _checkpoint;
     private readonly IBackend _backend;
@@ -28,6 +28,7 @@ public sealed class ConvLlava : IAsyncDisposable, IDisposable
         _checkpoint = checkpoint;
         _backend = backend;
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine") ?? NullLogger.Instance;
+        LogBackend(logger, backend.Name, options.Device == Device.Auto ? "auto: this build has no other backend" : "as asked");
         Tokenizer = LoadTokenizer(checkpoint.TokenizerDirectory, checkpoint.Config);
         _prompts = new PromptBuilder(checkpoint.Config, checkpoint.Vision, checkpoint.Preprocessor, Tokenizer, options, logger);
         cancellation.ThrowIfCancellationRequested();
@@ -190,6 +191,9 @@ public sealed class ConvLlava : IAsyncDisposable, IDisposable
         EosTokenIds = Config.EosTokenIds,
         PreprocessTime = preprocess,
     };
+
+    [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "Running on {Backend} ({Why}).")]
+    private static partial void LogBackend(ILogger logger, string backend, string why);
 
     private sealed class TextDecoder(StreamingDecoder decoder) : ITextDecoder
     {
