@@ -70,13 +70,18 @@ public sealed unsafe partial class CpuBackend
         Require(grid.Rows == input.Rows && weights.Features == channels, "DepthwiseConvNorm", input, output);
         if (output.Data == 0) return;
         int height = grid.Height, width = grid.Width;
-        ForRows(grid.Images * height, 1, line =>
+        int across = (width + _kernels.DepthwiseWidth - 1) / _kernels.DepthwiseWidth;
+        int rows = _kernels.DepthwiseRows;
+        // Tall tasks are faster, but a small map must still make tasks for all threads.
+        if (Threads > 1 && (long)grid.Images * across * ((height + rows - 1) / rows) < 3L * Threads) rows = 1;
+        int down = (height + rows - 1) / rows;
+        _pool.Run(grid.Images * down * across, (task, worker) =>
         {
-            float* map = (float*)input.Data + (nint)(line / height) * height * width * channels;
-            float* row = (float*)output.Data + (nint)line * width * channels;
-            _kernels.DepthwiseRow(map, height, width, channels, line % height, (float*)taps.Filter, (float*)taps.Bias, row);
-            for (int x = 0; x < width; x++, row += channels)
-                _kernels.LayerNorm(row, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, row);
+            int image = task / (down * across), y = task / across % down * rows, x = task % across * _kernels.DepthwiseWidth;
+            nint map = (nint)image * height * width * channels * sizeof(float);
+            var call = new DepthwiseCall(input.Data + map, height, width, channels, taps.Filter, taps.Bias,
+                weights.Weight, weights.Bias, weights.Epsilon, output.Data + map);
+            _kernels.DepthwiseSegment(call, y, Math.Min(rows, height - y), x, _scratch.Of(worker));
         });
     }
 

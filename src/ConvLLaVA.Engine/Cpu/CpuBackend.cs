@@ -30,7 +30,7 @@ public sealed unsafe partial class CpuBackend : IBackend
         Path = CpuPaths.Resolve(path, Environment.GetEnvironmentVariable(CpuPaths.Variable));
         Threads = threads == 0 ? Math.Min(Environment.ProcessorCount, MaxThreads) : threads;
         _kernels = CpuKernels.Create(Path);
-        _scratch = new Scratch(Memory, Threads, _kernels.GemmScratchFloats);
+        _scratch = new Scratch(Memory, Threads, _kernels.ScratchFloats);
         _pool = new WorkerPool(Threads);
     }
 
