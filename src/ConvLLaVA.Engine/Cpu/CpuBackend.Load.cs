@@ -63,12 +63,15 @@ public sealed unsafe partial class CpuBackend
         int channels = checked((int)filter.Shape[0]);
         RequireShape(bias, bias.ElementCount == channels, $"[{channels}]");
         RequireShape(filter, filter.DType.IsFloating(), "a floating-point type");
-        float* transposed = (float*)Own((long)channels * 49 * sizeof(float));
+        long floats = (long)Simd.RoundUp(channels) * 49;
+        float* taps = (float*)Own(floats * sizeof(float));
+        new Span<float>(taps, checked((int)floats)).Clear();
         for (int c = 0; c < channels; c++)
         {
-            for (int tap = 0; tap < 49; tap++) transposed[(long)tap * channels + c] = Widen(filter.Data, filter.DType, (long)c * 49 + tap);
+            float* to = taps + (long)(c / Simd.Lanes) * 49 * Simd.Lanes + c % Simd.Lanes;
+            for (int tap = 0; tap < 49; tap++) to[tap * Simd.Lanes] = Widen(filter.Data, filter.DType, (long)c * 49 + tap);
         }
-        return new CpuDepthwise(channels, (nint)transposed, CopyWidened(bias));
+        return new CpuDepthwise(channels, (nint)taps, CopyWidened(bias));
     }
 
     /// <inheritdoc/>

@@ -94,28 +94,26 @@ public sealed unsafe partial class CpuBackend
         Require(input.DType == DType.Float32 && output.DType == DType.Float32 && input.Rows == grid.Rows && input.Columns == channels
             && output.Rows == half.Rows && output.Columns == 4 * channels, "NormGather", input, output);
         if (output.Data == 0 || half.Rows == 0) return;
-        ForRows(half.Images * half.Height, 1, line =>
+        if (4L * channels > _scratch.Floats) throw new ArgumentException($"NormGather: {channels} channels are more than this backend handles.");
+        _pool.Run(half.Images * half.Height, (line, worker) =>
         {
             int image = line / half.Height, y = line % half.Height * 2;
             float* to = (float*)output.Data + (nint)line * half.Width * output.Columns;
             // Four normalised pixels side by side, then interleaved: (channel, ky, kx) order. [4, channels]
-            var cell = new float[4 * channels];
-            fixed (float* pixels = cell)
+            float* pixels = _scratch.Of(worker);
+            for (int x = 0; x < half.Width; x++, to += output.Columns)
             {
-                for (int x = 0; x < half.Width; x++, to += output.Columns)
+                for (int k = 0; k < 4; k++)
                 {
-                    for (int k = 0; k < 4; k++)
-                    {
-                        float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
-                        _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
-                    }
-                    for (int c = 0; c < channels; c++)
-                    {
-                        to[4 * c] = pixels[c];
-                        to[4 * c + 1] = pixels[channels + c];
-                        to[4 * c + 2] = pixels[2 * channels + c];
-                        to[4 * c + 3] = pixels[3 * channels + c];
-                    }
+                    float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
+                    _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
+                }
+                for (int c = 0; c < channels; c++)
+                {
+                    to[4 * c] = pixels[c];
+                    to[4 * c + 1] = pixels[channels + c];
+                    to[4 * c + 2] = pixels[2 * channels + c];
+                    to[4 * c + 3] = pixels[3 * channels + c];
                 }
             }
         });

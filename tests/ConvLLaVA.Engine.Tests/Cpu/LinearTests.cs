@@ -34,7 +34,7 @@ public sealed class LinearTests
     {
         using var bench = new Bench(path);
         var random = new Random(2);
-        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768) })
+        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100) })
         {
             float[] x = Bench.Random(random, m * k), w = Bench.Random(random, n * k);
             Tensor y = bench.Empty(m, n);
@@ -98,12 +98,12 @@ public sealed class LinearTests
         var random = new Random(5);
         foreach (DType dtype in new[] { DType.Float32, DType.Float16, DType.BFloat16 })
         {
-            const int m = 37, n = 203, k = 1555;
+            const int m = 107, n = 203, k = 1555;
             LinearWeight weight = bench.Linear(Bench.Random(random, n * k), n, dtype, Bench.Random(random, n));
             Tensor x = bench.Matrix(Bench.Random(random, m * k), m), y = bench.Empty(m, n);
             bench.Backend.Linear(x, weight, Activation.Gelu, y);
             float[] whole = bench.Get(y);
-            foreach (int size in new[] { 1, 2, 3, 4, 5, 6, 7, 11 })
+            foreach (int size in new[] { 1, 2, 3, 4, 5, 6, 7, 11, 25 })
             {
                 for (int start = 0; start + size <= m; start += size)
                 {

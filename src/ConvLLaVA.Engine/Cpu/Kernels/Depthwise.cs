@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics.X86;
 
 namespace ConvLLaVA.Engine.Cpu;
 
@@ -7,7 +8,7 @@ namespace ConvLLaVA.Engine.Cpu;
 /// <param name="Height">Rows of the map.</param>
 /// <param name="Width">Columns of the map.</param>
 /// <param name="Channels">Channels.</param>
-/// <param name="Filter">[49, channels]</param>
+/// <param name="Filter">[channels / 16, 49, 16], the last block padded with zeros</param>
 /// <param name="Bias">[channels]</param>
 /// <param name="NormWeight">[channels]</param>
 /// <param name="NormBias">[channels]</param>
@@ -46,17 +47,18 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
         {
             // Copied, because neighbouring pixels are thousands of bytes apart and would evict each other from the first-level cache.
             FillWindow(call, y0 - Margin, rows + Size - 1, x0 - Margin, windowWidth, c, window);
-            float* taps = (float*)call.Filter + c;
+            float* taps = (float*)call.Filter + (nint)c * Size * Size;
             for (int x = 0; x < width; x += TileWidth)
             {
                 int count = Math.Min(TileWidth, width - x);
+                if (c + Simd.Lanes < whole) Prefetch(call, y0 - Margin, rows + Size - 1, x0 - Margin + x, c + Simd.Lanes);
                 float* to = output + (nint)x * channels + c;
                 if (rows == 4)
-                    Tile4x4(window + x * Simd.Lanes, windowWidth * Simd.Lanes, taps, channels, (float*)call.Bias + c, to, (nint)call.Width * channels, count);
+                    Tile4x4(window + x * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c, to, channels, (nint)call.Width * channels, count);
                 else
                     for (int y = 0; y < rows; y++)
-                        Tile1x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, channels, (float*)call.Bias + c,
-                            to + (nint)y * call.Width * channels, count);
+                        Tile1x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c,
+                            to + (nint)y * call.Width * channels, channels, count);
             }
         }
         for (int y = 0; y < rows; y++)
@@ -67,6 +69,21 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
                 if (whole != channels) Rest(call, y0 + y, x0 + x, whole, pixel);
                 Norms<V, S>.LayerNorm(pixel, channels, (float*)call.NormWeight, (float*)call.NormBias, call.Epsilon, pixel);
             }
+        }
+    }
+
+    // The next channels of the pixels that a tile reads first: each of their cache lines is far from the others, which the
+    // processor's own prefetchers do not foresee.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Prefetch(in DepthwiseCall call, int y0, int rows, int x0, int c)
+    {
+        if (!Sse.IsSupported) return;
+        int y1 = Math.Min(y0 + rows, call.Height), first = Math.Max(0, x0), last = Math.Min(x0 + TileWidth + 1, call.Width);
+        nint step = call.Channels;
+        for (int y = Math.Max(0, y0); y < y1; y++)
+        {
+            float* from = (float*)call.Map + ((nint)y * call.Width + first) * step + c;
+            for (int x = first; x < last; x++, from += step) Sse.Prefetch1(from);
         }
     }
 
@@ -91,15 +108,15 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
         }
     }
 
-    // Four rows of four outputs. from [10, stride], taps [49, channels]
+    // Four rows of four outputs. from [10, stride], taps [49, 16]
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile4x4(float* from, nint stride, float* taps, nint channels, float* bias, float* to, nint rowStride, int count)
+    private static void Tile4x4(float* from, nint stride, float* taps, float* bias, float* to, nint channels, nint rowStride, int count)
     {
         V a00 = S.Load(bias), a01 = a00, a02 = a00, a03 = a00;
         V a10 = a00, a11 = a00, a12 = a00, a13 = a00;
         V a20 = a00, a21 = a00, a22 = a00, a23 = a00;
         V a30 = a00, a31 = a00, a32 = a00, a33 = a00;
-        nint row = Size * channels;
+        const int row = Size * Simd.Lanes;
         for (int y = 0; y < Size + 3; y++)
         {
             // Input row y meets filter row y - r for output row r.
@@ -141,7 +158,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
                     a33 = S.MultiplyAdd(x3, w, a33);
                 }
                 x += Simd.Lanes;
-                tap += channels;
+                tap += Simd.Lanes;
             }
         }
         Put(to, channels, count, a00, a01, a02, a03);
@@ -150,9 +167,9 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
         Put(to + 3 * rowStride, channels, count, a30, a31, a32, a33);
     }
 
-    // One row of four outputs. from [7, stride], taps [49, channels]
+    // One row of four outputs. from [7, stride], taps [49, 16]
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile1x4(float* from, nint stride, float* tap, nint channels, float* bias, float* to, int count)
+    private static void Tile1x4(float* from, nint stride, float* tap, float* bias, float* to, nint channels, int count)
     {
         V a0 = S.Load(bias), a1 = a0, a2 = a0, a3 = a0;
         for (int ky = 0; ky < Size; ky++)
@@ -166,7 +183,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
                 a2 = S.MultiplyAdd(S.Load(x + 32), w, a2);
                 a3 = S.MultiplyAdd(S.Load(x + 48), w, a3);
                 x += Simd.Lanes;
-                tap += channels;
+                tap += Simd.Lanes;
             }
         }
         Put(to, channels, count, a0, a1, a2, a3);
@@ -193,7 +210,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
                 for (int kx = Math.Max(0, Margin - x); kx < Math.Min(Size, call.Width + Margin - x); kx++)
                 {
                     float value = map[((nint)(y + ky - Margin) * call.Width + x + kx - Margin) * call.Channels + c];
-                    sum = MathF.FusedMultiplyAdd(value, filter[(nint)(ky * Size + kx) * call.Channels + c], sum);
+                    sum = MathF.FusedMultiplyAdd(value, filter[((nint)(c / Simd.Lanes) * Size * Size + ky * Size + kx) * Simd.Lanes + c % Simd.Lanes], sum);
                 }
             }
             output[c] = sum;

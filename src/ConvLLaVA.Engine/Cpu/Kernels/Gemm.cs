@@ -40,8 +40,12 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     /// <summary>Input rows of a task.</summary>
     private const int MBlock = 192;
 
-    /// <summary>Up to so many rows, weights are widened in registers on their way through: each is used once or twice only.</summary>
-    private const int DirectRows = 6;
+    /// <summary>Up to so many rows, weights are widened in registers on their way through: that costs less than storing and
+    /// reloading them for so few uses (measured for bfloat16: 36 rows 80 % of peak against 60 %).</summary>
+    private const int DirectRows = 96;
+
+    /// <summary>The same for binary16, whose widening is three times the work.</summary>
+    private const int DirectRowsOfHalf = 24;
 
     /// <summary>Weight rows of a task of the direct way.</summary>
     private const int DirectBlock = 64;
@@ -54,7 +58,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     {
         int columns = call.Weight.OutFeatures;
         if (call.Rows == 0 || columns == 0) return;
-        if (call.Rows <= DirectRows)
+        if (call.Rows <= (call.Weight.DType == DType.Float16 ? DirectRowsOfHalf : DirectRows))
         {
             int tasks = (columns + DirectBlock - 1) / DirectBlock;
             pool.Run(tasks, (task, worker) =>
