@@ -62,9 +62,15 @@ public sealed class PagedAttentionTests
             }
             var batch = new PagedBatch
             {
-                TokenCount = positions.Count, SequenceCount = sequences.Length, BlockSize = BlockSize, MaxBlocks = maxBlocks,
-                Positions = [.. positions], Slots = [.. slots], QueryStarts = [.. starts],
-                ContextLengths = [.. sequences.Select(s => s.To)], BlockTables = tables,
+                TokenCount = positions.Count,
+                SequenceCount = sequences.Length,
+                BlockSize = BlockSize,
+                MaxBlocks = maxBlocks,
+                Positions = [.. positions],
+                Slots = [.. slots],
+                QueryStarts = [.. starts],
+                ContextLengths = [.. sequences.Select(s => s.To)],
+                BlockTables = tables,
             };
             Tensor x = _bench.Matrix([.. input], positions.Count);
             Tensor query = _bench.Empty(positions.Count, Heads * HeadDim), output = _bench.Empty(positions.Count, Heads * HeadDim);

@@ -50,6 +50,9 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     /// <summary>Weight rows of a task of the direct way.</summary>
     private const int DirectBlock = 64;
 
+    /// <summary>Multiplications below which waking the workers costs more than they would save.</summary>
+    private const long WorthHandingOut = 100_000;
+
     /// <summary>Floats of scratch memory each worker needs: widened weights and sums.</summary>
     public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes;
 
@@ -60,6 +63,11 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         if (call.Rows == 0 || columns == 0) return;
         if (call.Rows <= (call.Weight.DType == DType.Float16 ? DirectRowsOfHalf : DirectRows))
         {
+            if ((long)call.Rows * columns * call.Weight.InFeatures < WorthHandingOut)
+            {
+                for (int n = 0; n < columns; n += DirectBlock) Direct(call, n, Math.Min(DirectBlock, columns - n), scratch.Of(0));
+                return;
+            }
             int tasks = (columns + DirectBlock - 1) / DirectBlock;
             pool.Run(tasks, (task, worker) =>
                 Direct(call, task * DirectBlock, Math.Min(DirectBlock, columns - task * DirectBlock), scratch.Of(worker)));
