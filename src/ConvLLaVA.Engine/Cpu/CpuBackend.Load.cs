@@ -83,9 +83,13 @@ public sealed unsafe partial class CpuBackend
         return new CpuEmbedding(checked((int)table.Shape[0]), checked((int)table.Shape[1]), table.DType, table.Data);
     }
 
-    // A tensor bound twice (tied embeddings) is held once.
+    // A tensor bound twice (tied embeddings) is held once; one in memory of this backend is booked there.
     private void BookMapped(WeightTensor tensor)
     {
+        lock (_converted)
+        {
+            if (_converted.Exists(block => block.Holds(tensor.Data))) return;
+        }
         if (!_mapped.Add(tensor.Data)) return;
         Memory.Add(MemoryOwner.MappedWeights, tensor.ByteLength);
         _mappedBytes += tensor.ByteLength;

@@ -71,6 +71,16 @@ public sealed class BackendTests
     }
 
     [Fact]
+    public void Load_FromMemoryOfTheBackend_IsNotBookedAgain()
+    {
+        using var bench = new Bench(threads: 1);
+        using MemoryBlock rounded = bench.Backend.Allocate(128, MemoryOwner.Weights);
+        bench.Backend.LoadLinear([new WeightTensor("rounded", DType.BFloat16, [8, 8], rounded.Data, "test.safetensors")]);
+        Assert.Equal(0, bench.Backend.Memory.Held(MemoryOwner.MappedWeights));
+        Assert.Equal(128, bench.Backend.Memory.Held(MemoryOwner.Weights));
+    }
+
+    [Fact]
     public void Allocate_MoreThanTheMachineHas_SaysWhatWasAskedAndWhatIsHeld()
     {
         using var bench = new Bench(threads: 1);
