@@ -34,7 +34,10 @@ public sealed unsafe partial class CpuBackend
             throw new ArgumentException($"NormQkvRope: {query.Columns} columns of queries and head_dim {headDim} do not fit together.");
         int kvColumns = (weights.OutFeatures - query.Columns) / 2;
         if (kvColumns <= 0 || 2 * kvColumns + query.Columns != weights.OutFeatures || kvColumns % headDim != 0)
-            throw new ArgumentException($"NormQkvRope: {weights.OutFeatures} outputs do not hold {query.Columns} columns of queries and keys and values of head_dim {headDim}.");
+        {
+            throw new ArgumentException($"NormQkvRope: {weights.OutFeatures} outputs do not hold {query.Columns} columns of queries "
+                + $"and keys and values of head_dim {headDim}.");
+        }
         using Workspace.Scope scope = workspace.Open();
         Tensor normed = workspace.Take(input.Rows, input.Columns);
         Tensor projected = workspace.Take(input.Rows, weights.OutFeatures);
@@ -183,7 +186,10 @@ public sealed unsafe partial class CpuBackend
         for (int t = 0; t < rows; t++)
         {
             if ((uint)batch.Slots[t] >= (uint)(layout.Blocks * layout.BlockSize) || batch.Positions[t] < 0)
-                throw new ArgumentException($"{operation}: token {t} at position {batch.Positions[t]} has slot {batch.Slots[t]} of {layout.Blocks * layout.BlockSize}.");
+            {
+                throw new ArgumentException($"{operation}: token {t} at position {batch.Positions[t]} has slot {batch.Slots[t]} "
+                    + $"of {layout.Blocks * layout.BlockSize}.");
+            }
         }
         for (int s = 0; s < batch.SequenceCount; s++)
         {

@@ -63,12 +63,15 @@ public sealed unsafe partial class CpuBackend
         int channels = checked((int)filter.Shape[0]);
         RequireShape(bias, bias.ElementCount == channels, $"[{channels}]");
         RequireShape(filter, filter.DType.IsFloating(), "a floating-point type");
-        float* transposed = (float*)Own((long)channels * 49 * sizeof(float));
+        long floats = (long)Simd.RoundUp(channels) * 49;
+        float* taps = (float*)Own(floats * sizeof(float));
+        new Span<float>(taps, checked((int)floats)).Clear();
         for (int c = 0; c < channels; c++)
         {
-            for (int tap = 0; tap < 49; tap++) transposed[(long)tap * channels + c] = Widen(filter.Data, filter.DType, (long)c * 49 + tap);
+            float* to = taps + (long)(c / Simd.Lanes) * 49 * Simd.Lanes + c % Simd.Lanes;
+            for (int tap = 0; tap < 49; tap++) to[tap * Simd.Lanes] = Widen(filter.Data, filter.DType, (long)c * 49 + tap);
         }
-        return new CpuDepthwise(channels, (nint)transposed, CopyWidened(bias));
+        return new CpuDepthwise(channels, (nint)taps, CopyWidened(bias));
     }
 
     /// <inheritdoc/>
@@ -80,9 +83,13 @@ public sealed unsafe partial class CpuBackend
         return new CpuEmbedding(checked((int)table.Shape[0]), checked((int)table.Shape[1]), table.DType, table.Data);
     }
 
-    // A tensor bound twice (tied embeddings) is held once.
+    // A tensor bound twice (tied embeddings) is held once; one in memory of this backend is booked there.
     private void BookMapped(WeightTensor tensor)
     {
+        lock (_converted)
+        {
+            if (_converted.Exists(block => block.Holds(tensor.Data))) return;
+        }
         if (!_mapped.Add(tensor.Data)) return;
         Memory.Add(MemoryOwner.MappedWeights, tensor.ByteLength);
         _mappedBytes += tensor.ByteLength;

@@ -70,13 +70,18 @@ public sealed unsafe partial class CpuBackend
         Require(grid.Rows == input.Rows && weights.Features == channels, "DepthwiseConvNorm", input, output);
         if (output.Data == 0) return;
         int height = grid.Height, width = grid.Width;
-        ForRows(grid.Images * height, 1, line =>
+        int across = (width + _kernels.DepthwiseWidth - 1) / _kernels.DepthwiseWidth;
+        int rows = _kernels.DepthwiseRows;
+        // Tall tasks are faster, but a small map must still make tasks for all threads.
+        if (Threads > 1 && (long)grid.Images * across * ((height + rows - 1) / rows) < 3L * Threads) rows = 1;
+        int down = (height + rows - 1) / rows;
+        _pool.Run(grid.Images * down * across, (task, worker) =>
         {
-            float* map = (float*)input.Data + (nint)(line / height) * height * width * channels;
-            float* row = (float*)output.Data + (nint)line * width * channels;
-            _kernels.DepthwiseRow(map, height, width, channels, line % height, (float*)taps.Filter, (float*)taps.Bias, row);
-            for (int x = 0; x < width; x++, row += channels)
-                _kernels.LayerNorm(row, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, row);
+            int image = task / (down * across), y = task / across % down * rows, x = task % across * _kernels.DepthwiseWidth;
+            nint map = (nint)image * height * width * channels * sizeof(float);
+            var call = new DepthwiseCall(input.Data + map, height, width, channels, taps.Filter, taps.Bias,
+                weights.Weight, weights.Bias, weights.Epsilon, output.Data + map);
+            _kernels.DepthwiseSegment(call, y, Math.Min(rows, height - y), x, _scratch.Of(worker));
         });
     }
 
@@ -89,28 +94,26 @@ public sealed unsafe partial class CpuBackend
         Require(input.DType == DType.Float32 && output.DType == DType.Float32 && input.Rows == grid.Rows && input.Columns == channels
             && output.Rows == half.Rows && output.Columns == 4 * channels, "NormGather", input, output);
         if (output.Data == 0 || half.Rows == 0) return;
-        ForRows(half.Images * half.Height, 1, line =>
+        if (4L * channels > _scratch.Floats) throw new ArgumentException($"NormGather: {channels} channels are more than this backend handles.");
+        _pool.Run(half.Images * half.Height, (line, worker) =>
         {
             int image = line / half.Height, y = line % half.Height * 2;
             float* to = (float*)output.Data + (nint)line * half.Width * output.Columns;
             // Four normalised pixels side by side, then interleaved: (channel, ky, kx) order. [4, channels]
-            var cell = new float[4 * channels];
-            fixed (float* pixels = cell)
+            float* pixels = _scratch.Of(worker);
+            for (int x = 0; x < half.Width; x++, to += output.Columns)
             {
-                for (int x = 0; x < half.Width; x++, to += output.Columns)
+                for (int k = 0; k < 4; k++)
                 {
-                    for (int k = 0; k < 4; k++)
-                    {
-                        float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
-                        _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
-                    }
-                    for (int c = 0; c < channels; c++)
-                    {
-                        to[4 * c] = pixels[c];
-                        to[4 * c + 1] = pixels[channels + c];
-                        to[4 * c + 2] = pixels[2 * channels + c];
-                        to[4 * c + 3] = pixels[3 * channels + c];
-                    }
+                    float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
+                    _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
+                }
+                for (int c = 0; c < channels; c++)
+                {
+                    to[4 * c] = pixels[c];
+                    to[4 * c + 1] = pixels[channels + c];
+                    to[4 * c + 2] = pixels[2 * channels + c];
+                    to[4 * c + 3] = pixels[3 * channels + c];
                 }
             }
         });

@@ -12,6 +12,8 @@ public sealed unsafe partial class CpuBackend : IBackend
     private readonly CpuKernels _kernels;
     private readonly List<NativeBlock> _owned = [];
     private readonly HashSet<nint> _mapped = [];
+    // Weights that the caller rounded into memory of this backend: held already, and not mapped.
+    private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
     private readonly Scratch _scratch;
     private Scratch? _attentionScratch;
@@ -30,7 +32,7 @@ public sealed unsafe partial class CpuBackend : IBackend
         Path = CpuPaths.Resolve(path, Environment.GetEnvironmentVariable(CpuPaths.Variable));
         Threads = threads == 0 ? Math.Min(Environment.ProcessorCount, MaxThreads) : threads;
         _kernels = CpuKernels.Create(Path);
-        _scratch = new Scratch(Memory, Threads, _kernels.GemmScratchFloats);
+        _scratch = new Scratch(Memory, Threads, _kernels.ScratchFloats);
         _pool = new WorkerPool(Threads);
     }
 
@@ -53,7 +55,12 @@ public sealed unsafe partial class CpuBackend : IBackend
     public MemoryBlock Allocate(long bytes, MemoryOwner owner)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
-        return new NativeBlock(Memory, owner, bytes);
+        var block = new NativeBlock(Memory, owner, bytes);
+        if (owner == MemoryOwner.Weights)
+        {
+            lock (_converted) _converted.Add(block);
+        }
+        return block;
     }
 
     /// <inheritdoc/>

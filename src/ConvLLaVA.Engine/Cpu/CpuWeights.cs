@@ -51,10 +51,10 @@ internal sealed class CpuNorm(int features, float epsilon, nint weight, nint bia
     public nint Bias { get; } = bias;
 }
 
-/// <summary>A depthwise filter with the channels innermost, so that one load serves neighbouring channels.</summary>
+/// <summary>A depthwise filter with 16 channels innermost, so that one load serves them and their taps lie together.</summary>
 internal sealed class CpuDepthwise(int channels, nint filter, nint bias) : DepthwiseWeight(channels)
 {
-    /// <summary>Taps, float. [49, C]</summary>
+    /// <summary>Taps, float, zeros behind the last channel. [C / 16, 49, 16]</summary>
     public nint Filter { get; } = filter;
 
     /// <summary>Offset, float. [C]</summary>

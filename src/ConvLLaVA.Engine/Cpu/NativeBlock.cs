@@ -42,6 +42,13 @@ internal sealed unsafe class NativeBlock : MemoryBlock
     /// <inheritdoc/>
     public override long ByteLength { get; }
 
+    /// <summary>True when <paramref name="address"/> lies in this block and it is still held.</summary>
+    public bool Holds(nint address)
+    {
+        nint data = _data;
+        return data != 0 && address >= data && address < data + (nint)ByteLength;
+    }
+
     /// <inheritdoc/>
     public override void Dispose()
     {

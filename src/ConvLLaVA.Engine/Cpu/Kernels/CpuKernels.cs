@@ -5,7 +5,8 @@ namespace ConvLLaVA.Engine.Cpu;
 /// <summary>The kernels of one instruction set behind virtual calls, one a row or product and so not counting.</summary>
 internal abstract unsafe class CpuKernels
 {
-    public abstract int GemmScratchFloats { get; }
+    /// <summary>Floats of scratch memory a worker needs for anything but attention.</summary>
+    public abstract int ScratchFloats { get; }
 
     public abstract void Gemm(WorkerPool pool, Scratch scratch, GemmCall call);
 
@@ -15,7 +16,11 @@ internal abstract unsafe class CpuKernels
 
     public abstract void SiluMultiply(float* gate, float* up, int count);
 
-    public abstract void DepthwiseRow(float* map, int height, int width, int channels, int y, float* filter, float* bias, float* output);
+    public abstract int DepthwiseRows { get; }
+
+    public abstract int DepthwiseWidth { get; }
+
+    public abstract void DepthwiseSegment(in DepthwiseCall call, int y0, int rows, int x0, float* scratch);
 
     public abstract int QueryTile { get; }
 
@@ -44,7 +49,7 @@ internal abstract unsafe class CpuKernels
 /// <inheritdoc/>
 internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct where S : struct, ISimd<V>
 {
-    public override int GemmScratchFloats => Gemm<V, S>.ScratchFloats;
+    public override int ScratchFloats => Math.Max(Gemm<V, S>.ScratchFloats, Depthwise<V, S>.ScratchFloats);
 
     public override void Gemm(WorkerPool pool, Scratch scratch, GemmCall call) => Gemm<V, S>.Run(pool, scratch, call);
 
@@ -56,8 +61,12 @@ internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct wher
 
     public override void SiluMultiply(float* gate, float* up, int count) => Norms<V, S>.SiluMultiply(gate, up, count);
 
-    public override void DepthwiseRow(float* map, int height, int width, int channels, int y, float* filter, float* bias, float* output)
-        => Depthwise<V, S>.Row(map, height, width, channels, y, filter, bias, output);
+    public override int DepthwiseRows => Depthwise<V, S>.MostRows;
+
+    public override int DepthwiseWidth => Depthwise<V, S>.SegmentWidth;
+
+    public override void DepthwiseSegment(in DepthwiseCall call, int y0, int rows, int x0, float* scratch)
+        => Depthwise<V, S>.Segment(call, y0, rows, x0, scratch);
 
     public override int QueryTile => Attention<V, S>.QueryTile;
 

@@ -1,138 +1,216 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics.X86;
 
 namespace ConvLLaVA.Engine.Cpu;
 
-/// <summary>The 7 x 7 depthwise convolution, channels-last. Each output adds its taps to the bias in row order with fused
-/// multiply-adds and leaves out those beyond the border, whichever loop below computes it.</summary>
+/// <summary>Where a depthwise convolution with LayerNorm reads and writes.</summary>
+/// <param name="Map">One map. [height, width, channels]</param>
+/// <param name="Height">Rows of the map.</param>
+/// <param name="Width">Columns of the map.</param>
+/// <param name="Channels">Channels.</param>
+/// <param name="Filter">[channels / 16, 49, 16], the last block padded with zeros</param>
+/// <param name="Bias">[channels]</param>
+/// <param name="NormWeight">[channels]</param>
+/// <param name="NormBias">[channels]</param>
+/// <param name="Epsilon">Added to the variance.</param>
+/// <param name="Output">[height, width, channels]</param>
+internal readonly record struct DepthwiseCall(nint Map, int Height, int Width, int Channels, nint Filter, nint Bias,
+    nint NormWeight, nint NormBias, float Epsilon, nint Output);
+
+/// <summary>The 7 x 7 depthwise convolution, channels-last, and the LayerNorm of its results while they are in the cache.
+/// Each output adds its taps to the bias in row order with fused multiply-adds, whatever tile it falls into.</summary>
 internal static unsafe class Depthwise<V, S> where V : struct where S : struct, ISimd<V>
 {
     private const int Size = 7;
     private const int Margin = Size / 2;
 
-    /// <summary>Neighbouring outputs that share a load of each tap.</summary>
-    private const int Strip = 8;
+    /// <summary>Neighbouring outputs of a row that are computed together.</summary>
+    private const int TileWidth = 4;
 
-    /// <summary>One row of one map.</summary>
-    /// <param name="map">[height, width, channels]</param>
-    /// <param name="height">Rows of the map.</param>
-    /// <param name="width">Columns of the map.</param>
-    /// <param name="channels">Channels.</param>
-    /// <param name="y">Which row.</param>
-    /// <param name="filter">[49, channels]</param>
-    /// <param name="bias">[channels]</param>
-    /// <param name="output">[width, channels]</param>
-    public static void Row(float* map, int height, int width, int channels, int y, float* filter, float* bias, float* output)
-    {
-        int ky0 = Math.Max(0, Margin - y), ky1 = Math.Min(Size, height + Margin - y);
-        int x = 0;
-        for (; x < Math.Min(Margin, width); x++) Pixel(map, width, channels, y, x, ky0, ky1, filter, bias, output + (nint)x * channels);
-        for (; x + Strip + Margin <= width; x += Strip)
-            Pixels8(map, width, channels, y, x, ky0, ky1, filter, bias, output + (nint)x * channels);
-        for (; x < width; x++) Pixel(map, width, channels, y, x, ky0, ky1, filter, bias, output + (nint)x * channels);
-    }
+    /// <summary>Output columns of a task; 24 divides the maps of the published picture sizes.</summary>
+    public const int SegmentWidth = 24;
 
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Pixels8(float* map, int width, int channels, int y, int x, int ky0, int ky1, float* filter, float* bias, float* output)
+    /// <summary>Rows of a task where registers allow: every input is then used four times once it is loaded.</summary>
+    public static int MostRows => S.HasWideTiles ? 4 : 1;
+
+    /// <summary>Floats of scratch memory: 16 channels of a segment with its margins.</summary>
+    public const int ScratchFloats = (4 + Size - 1) * (SegmentWidth + Size - 1) * Simd.Lanes;
+
+    /// <summary>Output rows [y0, y0 + rows) and columns [x0, x0 + SegmentWidth), as far as the map has them.</summary>
+    public static void Segment(in DepthwiseCall call, int y0, int rows, int x0, float* window)
     {
-        int whole = channels & ~(Simd.Lanes - 1);
-        nint c1 = channels, c2 = c1 * 2, c3 = c1 * 3, c4 = c1 * 4;
+        int channels = call.Channels, whole = channels & ~(Simd.Lanes - 1);
+        int width = Math.Min(SegmentWidth, call.Width - x0);
+        int windowWidth = ((width + TileWidth - 1) & ~(TileWidth - 1)) + Size - 1;
+        float* output = (float*)call.Output + ((nint)y0 * call.Width + x0) * channels;
         for (int c = 0; c < whole; c += Simd.Lanes)
         {
-            V a0 = S.Load(bias + c), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0;
-            for (int ky = ky0; ky < ky1; ky++)
+            // Copied, because neighbouring pixels are thousands of bytes apart and would evict each other from the first-level cache.
+            FillWindow(call, y0 - Margin, rows + Size - 1, x0 - Margin, windowWidth, c, window);
+            float* taps = (float*)call.Filter + (nint)c * Size * Size;
+            for (int x = 0; x < width; x += TileWidth)
             {
-                float* from = map + ((nint)(y + ky - Margin) * width + x - Margin) * channels + c;
-                float* tap = filter + (nint)ky * Size * channels + c;
-                for (int kx = 0; kx < Size; kx++)
+                int count = Math.Min(TileWidth, width - x);
+                if (c + Simd.Lanes < whole) Prefetch(call, y0 - Margin, rows + Size - 1, x0 - Margin + x, c + Simd.Lanes);
+                float* to = output + (nint)x * channels + c;
+                if (rows == 4)
+                    Tile4x4(window + x * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c, to, channels, (nint)call.Width * channels, count);
+                else
+                    for (int y = 0; y < rows; y++)
+                        Tile1x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c,
+                            to + (nint)y * call.Width * channels, channels, count);
+            }
+        }
+        for (int y = 0; y < rows; y++)
+        {
+            for (int x = 0; x < width; x++)
+            {
+                float* pixel = output + ((nint)y * call.Width + x) * channels;
+                if (whole != channels) Rest(call, y0 + y, x0 + x, whole, pixel);
+                Norms<V, S>.LayerNorm(pixel, channels, (float*)call.NormWeight, (float*)call.NormBias, call.Epsilon, pixel);
+            }
+        }
+    }
+
+    // The next channels of the pixels that a tile reads first: each of their cache lines is far from the others, which the
+    // processor's own prefetchers do not foresee.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Prefetch(in DepthwiseCall call, int y0, int rows, int x0, int c)
+    {
+        if (!Sse.IsSupported) return;
+        int y1 = Math.Min(y0 + rows, call.Height), first = Math.Max(0, x0), last = Math.Min(x0 + TileWidth + 1, call.Width);
+        nint step = call.Channels;
+        for (int y = Math.Max(0, y0); y < y1; y++)
+        {
+            float* from = (float*)call.Map + ((nint)y * call.Width + first) * step + c;
+            for (int x = first; x < last; x++, from += step) Sse.Prefetch1(from);
+        }
+    }
+
+    // window [rows, width, 16], zeros beyond the border
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void FillWindow(in DepthwiseCall call, int y0, int rows, int x0, int width, int c, float* window)
+    {
+        int first = Math.Max(0, -x0), last = Math.Min(width, call.Width - x0);
+        nint step = call.Channels;
+        for (int y = y0; y < y0 + rows; y++)
+        {
+            if (y < 0 || y >= call.Height)
+            {
+                for (int x = 0; x < width; x++, window += Simd.Lanes) S.Store(window, S.Zero);
+                continue;
+            }
+            float* from = (float*)call.Map + ((nint)y * call.Width + x0 + first) * step + c;
+            int at = 0;
+            for (; at < first; at++, window += Simd.Lanes) S.Store(window, S.Zero);
+            for (; at < last; at++, window += Simd.Lanes, from += step) S.Store(window, S.Load(from));
+            for (; at < width; at++, window += Simd.Lanes) S.Store(window, S.Zero);
+        }
+    }
+
+    // Four rows of four outputs. from [10, stride], taps [49, 16]
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Tile4x4(float* from, nint stride, float* taps, float* bias, float* to, nint channels, nint rowStride, int count)
+    {
+        V a00 = S.Load(bias), a01 = a00, a02 = a00, a03 = a00;
+        V a10 = a00, a11 = a00, a12 = a00, a13 = a00;
+        V a20 = a00, a21 = a00, a22 = a00, a23 = a00;
+        V a30 = a00, a31 = a00, a32 = a00, a33 = a00;
+        const int row = Size * Simd.Lanes;
+        for (int y = 0; y < Size + 3; y++)
+        {
+            // Input row y meets filter row y - r for output row r.
+            float* x = from + y * stride;
+            float* tap = taps + y * row;
+            for (int kx = 0; kx < Size; kx++)
+            {
+                V x0 = S.Load(x), x1 = S.Load(x + 16), x2 = S.Load(x + 32), x3 = S.Load(x + 48);
+                if (y < Size)
                 {
                     V w = S.Load(tap);
-                    float* upper = from + c4;
-                    a0 = S.MultiplyAdd(S.Load(from), w, a0);
-                    a1 = S.MultiplyAdd(S.Load(from + c1), w, a1);
-                    a2 = S.MultiplyAdd(S.Load(from + c2), w, a2);
-                    a3 = S.MultiplyAdd(S.Load(from + c3), w, a3);
-                    a4 = S.MultiplyAdd(S.Load(upper), w, a4);
-                    a5 = S.MultiplyAdd(S.Load(upper + c1), w, a5);
-                    a6 = S.MultiplyAdd(S.Load(upper + c2), w, a6);
-                    a7 = S.MultiplyAdd(S.Load(upper + c3), w, a7);
-                    from += channels;
-                    tap += channels;
+                    a00 = S.MultiplyAdd(x0, w, a00);
+                    a01 = S.MultiplyAdd(x1, w, a01);
+                    a02 = S.MultiplyAdd(x2, w, a02);
+                    a03 = S.MultiplyAdd(x3, w, a03);
                 }
+                if ((uint)(y - 1) < Size)
+                {
+                    V w = S.Load(tap - row);
+                    a10 = S.MultiplyAdd(x0, w, a10);
+                    a11 = S.MultiplyAdd(x1, w, a11);
+                    a12 = S.MultiplyAdd(x2, w, a12);
+                    a13 = S.MultiplyAdd(x3, w, a13);
+                }
+                if ((uint)(y - 2) < Size)
+                {
+                    V w = S.Load(tap - 2 * row);
+                    a20 = S.MultiplyAdd(x0, w, a20);
+                    a21 = S.MultiplyAdd(x1, w, a21);
+                    a22 = S.MultiplyAdd(x2, w, a22);
+                    a23 = S.MultiplyAdd(x3, w, a23);
+                }
+                if ((uint)(y - 3) < Size)
+                {
+                    V w = S.Load(tap - 3 * row);
+                    a30 = S.MultiplyAdd(x0, w, a30);
+                    a31 = S.MultiplyAdd(x1, w, a31);
+                    a32 = S.MultiplyAdd(x2, w, a32);
+                    a33 = S.MultiplyAdd(x3, w, a33);
+                }
+                x += Simd.Lanes;
+                tap += Simd.Lanes;
             }
-            float* to = output + c;
-            S.Store(to, a0);
-            S.Store(to + c1, a1);
-            S.Store(to + c2, a2);
-            S.Store(to + c3, a3);
-            S.Store(to + c4, a4);
-            S.Store(to + c4 + c1, a5);
-            S.Store(to + c4 + c2, a6);
-            S.Store(to + c4 + c3, a7);
         }
-        if (whole == channels) return;
-        for (int i = 0; i < Strip; i++)
-            PixelTail(map, width, channels, whole, y, x + i, ky0, ky1, 0, Size, filter, bias, output + i * c1);
+        Put(to, channels, count, a00, a01, a02, a03);
+        Put(to + rowStride, channels, count, a10, a11, a12, a13);
+        Put(to + 2 * rowStride, channels, count, a20, a21, a22, a23);
+        Put(to + 3 * rowStride, channels, count, a30, a31, a32, a33);
     }
 
+    // One row of four outputs. from [7, stride], taps [49, 16]
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Pixel(float* map, int width, int channels, int y, int x, int ky0, int ky1, float* filter, float* bias, float* output)
+    private static void Tile1x4(float* from, nint stride, float* tap, float* bias, float* to, nint channels, int count)
     {
-        int kx0 = Math.Max(0, Margin - x), kx1 = Math.Min(Size, width + Margin - x);
-        int whole = channels & ~(Simd.Lanes - 1), c = 0;
-        for (; c + 4 * Simd.Lanes <= whole; c += 4 * Simd.Lanes)
+        V a0 = S.Load(bias), a1 = a0, a2 = a0, a3 = a0;
+        for (int ky = 0; ky < Size; ky++)
         {
-            V a0 = S.Load(bias + c), a1 = S.Load(bias + c + 16), a2 = S.Load(bias + c + 32), a3 = S.Load(bias + c + 48);
-            for (int ky = ky0; ky < ky1; ky++)
+            float* x = from + ky * stride;
+            for (int kx = 0; kx < Size; kx++)
             {
-                float* from = map + ((nint)(y + ky - Margin) * width + x + kx0 - Margin) * channels + c;
-                float* tap = filter + (nint)(ky * Size + kx0) * channels + c;
-                for (int kx = kx0; kx < kx1; kx++)
-                {
-                    a0 = S.MultiplyAdd(S.Load(from), S.Load(tap), a0);
-                    a1 = S.MultiplyAdd(S.Load(from + 16), S.Load(tap + 16), a1);
-                    a2 = S.MultiplyAdd(S.Load(from + 32), S.Load(tap + 32), a2);
-                    a3 = S.MultiplyAdd(S.Load(from + 48), S.Load(tap + 48), a3);
-                    from += channels;
-                    tap += channels;
-                }
+                V w = S.Load(tap);
+                a0 = S.MultiplyAdd(S.Load(x), w, a0);
+                a1 = S.MultiplyAdd(S.Load(x + 16), w, a1);
+                a2 = S.MultiplyAdd(S.Load(x + 32), w, a2);
+                a3 = S.MultiplyAdd(S.Load(x + 48), w, a3);
+                x += Simd.Lanes;
+                tap += Simd.Lanes;
             }
-            S.Store(output + c, a0);
-            S.Store(output + c + 16, a1);
-            S.Store(output + c + 32, a2);
-            S.Store(output + c + 48, a3);
         }
-        for (; c < whole; c += Simd.Lanes)
-        {
-            V sum = S.Load(bias + c);
-            for (int ky = ky0; ky < ky1; ky++)
-            {
-                float* from = map + ((nint)(y + ky - Margin) * width + x + kx0 - Margin) * channels + c;
-                float* tap = filter + (nint)(ky * Size + kx0) * channels + c;
-                for (int kx = kx0; kx < kx1; kx++)
-                {
-                    sum = S.MultiplyAdd(S.Load(from), S.Load(tap), sum);
-                    from += channels;
-                    tap += channels;
-                }
-            }
-            S.Store(output + c, sum);
-        }
-        if (whole != channels) PixelTail(map, width, channels, whole, y, x, ky0, ky1, kx0, kx1, filter, bias, output);
+        Put(to, channels, count, a0, a1, a2, a3);
     }
 
-    // The channels that do not fill a vector.
-    private static void PixelTail(float* map, int width, int channels, int first, int y, int x,
-        int ky0, int ky1, int kx0, int kx1, float* filter, float* bias, float* output)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Put(float* to, nint channels, int count, V a, V b, V c, V d)
     {
-        for (int c = first; c < channels; c++)
+        S.Store(to, a);
+        if (count > 1) S.Store(to + channels, b);
+        if (count > 2) S.Store(to + 2 * channels, c);
+        if (count > 3) S.Store(to + 3 * channels, d);
+    }
+
+    // The channels of one pixel that do not fill a vector.
+    private static void Rest(in DepthwiseCall call, int y, int x, int first, float* output)
+    {
+        float* map = (float*)call.Map, filter = (float*)call.Filter, bias = (float*)call.Bias;
+        for (int c = first; c < call.Channels; c++)
         {
             float sum = bias[c];
-            for (int ky = ky0; ky < ky1; ky++)
+            for (int ky = Math.Max(0, Margin - y); ky < Math.Min(Size, call.Height + Margin - y); ky++)
             {
-                for (int kx = kx0; kx < kx1; kx++)
+                for (int kx = Math.Max(0, Margin - x); kx < Math.Min(Size, call.Width + Margin - x); kx++)
                 {
-                    float value = map[((nint)(y + ky - Margin) * width + x + kx - Margin) * channels + c];
-                    sum = MathF.FusedMultiplyAdd(value, filter[(nint)(ky * Size + kx) * channels + c], sum);
+                    float value = map[((nint)(y + ky - Margin) * call.Width + x + kx - Margin) * call.Channels + c];
+                    sum = MathF.FusedMultiplyAdd(value, filter[((nint)(c / Simd.Lanes) * Size * Size + ky * Size + kx) * Simd.Lanes + c % Simd.Lanes], sum);
                 }
             }
             output[c] = sum;

@@ -17,7 +17,8 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
     /// <param name="w">Weight row j, vector v at w + j * rowBytes + v * stepBytes.</param>
     /// <param name="rowBytes">Bytes from one weight row to the next.</param>
     /// <param name="stepBytes">Bytes from 16 elements of a weight row to the next 16.</param>
-    /// <param name="k">Length of the sums.</param>
+    /// <param name="k">Length of the sums, a multiple of 16: code for a remainder would make calls, and accumulators that live
+    /// across a call are kept in memory by the compiler for the whole loop.</param>
     /// <param name="c">[rows, ldc], four columns are written.</param>
     /// <param name="ldc">Floats from one row of c to the next.</param>
     /// <param name="add">Whether the sums are added to c or replace it.</param>
@@ -48,28 +49,23 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
     [MethodImpl(Hot)]
     private static void Tile1x4(float* a, byte* w, nint rowBytes, nint stepBytes, int k, float* c, bool add)
     {
-        V c0 = S.Zero, c1 = S.Zero, c2 = S.Zero, c3 = S.Zero;
+        V c00 = S.Zero, c01 = S.Zero, c02 = S.Zero, c03 = S.Zero;
         nint rowBytes3 = 3 * rowBytes;
         for (int step = k / Simd.Lanes; step > 0; step--)
         {
+            V w0 = TW.Load<V, S>(w);
+            V w1 = TW.Load<V, S>(w + rowBytes);
+            V w2 = TW.Load<V, S>(w + 2 * rowBytes);
+            V w3 = TW.Load<V, S>(w + rowBytes3);
             V x = S.Load(a);
-            c0 = S.MultiplyAdd(x, TW.Load<V, S>(w), c0);
-            c1 = S.MultiplyAdd(x, TW.Load<V, S>(w + rowBytes), c1);
-            c2 = S.MultiplyAdd(x, TW.Load<V, S>(w + 2 * rowBytes), c2);
-            c3 = S.MultiplyAdd(x, TW.Load<V, S>(w + rowBytes3), c3);
+            c00 = S.MultiplyAdd(x, w0, c00);
+            c01 = S.MultiplyAdd(x, w1, c01);
+            c02 = S.MultiplyAdd(x, w2, c02);
+            c03 = S.MultiplyAdd(x, w3, c03);
             a += Simd.Lanes;
             w += stepBytes;
         }
-        int tail = k % Simd.Lanes;
-        if (tail != 0)
-        {
-            V x = Simd.LoadPartial<V, S>(a, tail);
-            c0 = S.MultiplyAdd(x, TW.LoadPartial<V, S>(w, tail), c0);
-            c1 = S.MultiplyAdd(x, TW.LoadPartial<V, S>(w + rowBytes, tail), c1);
-            c2 = S.MultiplyAdd(x, TW.LoadPartial<V, S>(w + 2 * rowBytes, tail), c2);
-            c3 = S.MultiplyAdd(x, TW.LoadPartial<V, S>(w + rowBytes3, tail), c3);
-        }
-        Put(c, S.Sum4(c0, c1, c2, c3), add);
+        Put(c, S.Sum4(c00, c01, c02, c03), add);
     }
 
     // Two columns at a time: eight 256-bit accumulators are what sixteen registers hold beside the operands.
@@ -80,9 +76,8 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             Tile2x4Wide(a, lda, w, rowBytes, stepBytes, k, c, ldc, add);
             return;
         }
-        V a0, a1, a2, a3, b0, b1, b2, b3;
-        Tile2x2(a, lda, w, rowBytes, stepBytes, k, out a0, out a1, out b0, out b1);
-        Tile2x2(a, lda, w + 2 * rowBytes, rowBytes, stepBytes, k, out a2, out a3, out b2, out b3);
+        Tile2x2(a, lda, w, rowBytes, stepBytes, k, out V a0, out V a1, out V b0, out V b1);
+        Tile2x2(a, lda, w + 2 * rowBytes, rowBytes, stepBytes, k, out V a2, out V a3, out V b2, out V b3);
         Put(c, S.Sum4(a0, a1, a2, a3), add);
         Put(c + ldc, S.Sum4(b0, b1, b2, b3), add);
     }
@@ -103,17 +98,6 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             a += Simd.Lanes;
             w += stepBytes;
         }
-        int tail = k % Simd.Lanes;
-        if (tail != 0)
-        {
-            V w0 = TW.LoadPartial<V, S>(w, tail), w1 = TW.LoadPartial<V, S>(w + rowBytes, tail);
-            V x = Simd.LoadPartial<V, S>(a, tail);
-            c00 = S.MultiplyAdd(x, w0, c00);
-            c01 = S.MultiplyAdd(x, w1, c01);
-            x = Simd.LoadPartial<V, S>(a + lda, tail);
-            c10 = S.MultiplyAdd(x, w0, c10);
-            c11 = S.MultiplyAdd(x, w1, c11);
-        }
         o00 = c00;
         o01 = c01;
         o10 = c10;
@@ -126,37 +110,22 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
         V c00 = S.Zero, c01 = S.Zero, c02 = S.Zero, c03 = S.Zero;
         V c10 = S.Zero, c11 = S.Zero, c12 = S.Zero, c13 = S.Zero;
         nint rowBytes3 = 3 * rowBytes;
-        int tail = k % Simd.Lanes;
-        for (int step = k / Simd.Lanes; step >= 0; step--)
+        for (int step = k / Simd.Lanes; step > 0; step--)
         {
-            V w0, w1, w2, w3, x0, x1;
-            if (step > 0)
-            {
-                w0 = TW.Load<V, S>(w);
-                w1 = TW.Load<V, S>(w + rowBytes);
-                w2 = TW.Load<V, S>(w + 2 * rowBytes);
-                w3 = TW.Load<V, S>(w + rowBytes3);
-                x0 = S.Load(a);
-                x1 = S.Load(a + lda);
-            }
-            else
-            {
-                if (tail == 0) break;
-                w0 = TW.LoadPartial<V, S>(w, tail);
-                w1 = TW.LoadPartial<V, S>(w + rowBytes, tail);
-                w2 = TW.LoadPartial<V, S>(w + 2 * rowBytes, tail);
-                w3 = TW.LoadPartial<V, S>(w + rowBytes3, tail);
-                x0 = Simd.LoadPartial<V, S>(a, tail);
-                x1 = Simd.LoadPartial<V, S>(a + lda, tail);
-            }
-            c00 = S.MultiplyAdd(x0, w0, c00);
-            c01 = S.MultiplyAdd(x0, w1, c01);
-            c02 = S.MultiplyAdd(x0, w2, c02);
-            c03 = S.MultiplyAdd(x0, w3, c03);
-            c10 = S.MultiplyAdd(x1, w0, c10);
-            c11 = S.MultiplyAdd(x1, w1, c11);
-            c12 = S.MultiplyAdd(x1, w2, c12);
-            c13 = S.MultiplyAdd(x1, w3, c13);
+            V w0 = TW.Load<V, S>(w);
+            V w1 = TW.Load<V, S>(w + rowBytes);
+            V w2 = TW.Load<V, S>(w + 2 * rowBytes);
+            V w3 = TW.Load<V, S>(w + rowBytes3);
+            V x = S.Load(a);
+            c00 = S.MultiplyAdd(x, w0, c00);
+            c01 = S.MultiplyAdd(x, w1, c01);
+            c02 = S.MultiplyAdd(x, w2, c02);
+            c03 = S.MultiplyAdd(x, w3, c03);
+            x = S.Load(a + lda);
+            c10 = S.MultiplyAdd(x, w0, c10);
+            c11 = S.MultiplyAdd(x, w1, c11);
+            c12 = S.MultiplyAdd(x, w2, c12);
+            c13 = S.MultiplyAdd(x, w3, c13);
             a += Simd.Lanes;
             w += stepBytes;
         }
@@ -172,51 +141,35 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
         V c20 = S.Zero, c21 = S.Zero, c22 = S.Zero, c23 = S.Zero;
         V c30 = S.Zero, c31 = S.Zero, c32 = S.Zero, c33 = S.Zero;
         nint rowBytes3 = 3 * rowBytes;
-        nint lda3 = 3 * lda;
-        int tail = k % Simd.Lanes;
-        for (int step = k / Simd.Lanes; step >= 0; step--)
+        float* b = a + 3 * lda;
+        for (int step = k / Simd.Lanes; step > 0; step--)
         {
-            V w0, w1, w2, w3, x0, x1, x2, x3;
-            if (step > 0)
-            {
-                w0 = TW.Load<V, S>(w);
-                w1 = TW.Load<V, S>(w + rowBytes);
-                w2 = TW.Load<V, S>(w + 2 * rowBytes);
-                w3 = TW.Load<V, S>(w + rowBytes3);
-                x0 = S.Load(a);
-                x1 = S.Load(a + lda);
-                x2 = S.Load(a + 2 * lda);
-                x3 = S.Load(a + lda3);
-            }
-            else
-            {
-                if (tail == 0) break;
-                w0 = TW.LoadPartial<V, S>(w, tail);
-                w1 = TW.LoadPartial<V, S>(w + rowBytes, tail);
-                w2 = TW.LoadPartial<V, S>(w + 2 * rowBytes, tail);
-                w3 = TW.LoadPartial<V, S>(w + rowBytes3, tail);
-                x0 = Simd.LoadPartial<V, S>(a, tail);
-                x1 = Simd.LoadPartial<V, S>(a + lda, tail);
-                x2 = Simd.LoadPartial<V, S>(a + 2 * lda, tail);
-                x3 = Simd.LoadPartial<V, S>(a + lda3, tail);
-            }
-            c00 = S.MultiplyAdd(x0, w0, c00);
-            c01 = S.MultiplyAdd(x0, w1, c01);
-            c02 = S.MultiplyAdd(x0, w2, c02);
-            c03 = S.MultiplyAdd(x0, w3, c03);
-            c10 = S.MultiplyAdd(x1, w0, c10);
-            c11 = S.MultiplyAdd(x1, w1, c11);
-            c12 = S.MultiplyAdd(x1, w2, c12);
-            c13 = S.MultiplyAdd(x1, w3, c13);
-            c20 = S.MultiplyAdd(x2, w0, c20);
-            c21 = S.MultiplyAdd(x2, w1, c21);
-            c22 = S.MultiplyAdd(x2, w2, c22);
-            c23 = S.MultiplyAdd(x2, w3, c23);
-            c30 = S.MultiplyAdd(x3, w0, c30);
-            c31 = S.MultiplyAdd(x3, w1, c31);
-            c32 = S.MultiplyAdd(x3, w2, c32);
-            c33 = S.MultiplyAdd(x3, w3, c33);
+            V w0 = TW.Load<V, S>(w);
+            V w1 = TW.Load<V, S>(w + rowBytes);
+            V w2 = TW.Load<V, S>(w + 2 * rowBytes);
+            V w3 = TW.Load<V, S>(w + rowBytes3);
+            V x = S.Load(a);
+            c00 = S.MultiplyAdd(x, w0, c00);
+            c01 = S.MultiplyAdd(x, w1, c01);
+            c02 = S.MultiplyAdd(x, w2, c02);
+            c03 = S.MultiplyAdd(x, w3, c03);
+            x = S.Load(a + lda);
+            c10 = S.MultiplyAdd(x, w0, c10);
+            c11 = S.MultiplyAdd(x, w1, c11);
+            c12 = S.MultiplyAdd(x, w2, c12);
+            c13 = S.MultiplyAdd(x, w3, c13);
+            x = S.Load(a + 2 * lda);
+            c20 = S.MultiplyAdd(x, w0, c20);
+            c21 = S.MultiplyAdd(x, w1, c21);
+            c22 = S.MultiplyAdd(x, w2, c22);
+            c23 = S.MultiplyAdd(x, w3, c23);
+            x = S.Load(b);
+            c30 = S.MultiplyAdd(x, w0, c30);
+            c31 = S.MultiplyAdd(x, w1, c31);
+            c32 = S.MultiplyAdd(x, w2, c32);
+            c33 = S.MultiplyAdd(x, w3, c33);
             a += Simd.Lanes;
+            b += Simd.Lanes;
             w += stepBytes;
         }
         Put(c, S.Sum4(c00, c01, c02, c03), add);
@@ -275,44 +228,6 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             a += Simd.Lanes;
             b += Simd.Lanes;
             w += stepBytes;
-        }
-        int tail = k % Simd.Lanes;
-        if (tail != 0)
-        {
-            V w0 = TW.LoadPartial<V, S>(w, tail);
-            V w1 = TW.LoadPartial<V, S>(w + rowBytes, tail);
-            V w2 = TW.LoadPartial<V, S>(w + 2 * rowBytes, tail);
-            V w3 = TW.LoadPartial<V, S>(w + rowBytes3, tail);
-            V x = Simd.LoadPartial<V, S>(a, tail);
-            c00 = S.MultiplyAdd(x, w0, c00);
-            c01 = S.MultiplyAdd(x, w1, c01);
-            c02 = S.MultiplyAdd(x, w2, c02);
-            c03 = S.MultiplyAdd(x, w3, c03);
-            x = Simd.LoadPartial<V, S>(a + lda, tail);
-            c10 = S.MultiplyAdd(x, w0, c10);
-            c11 = S.MultiplyAdd(x, w1, c11);
-            c12 = S.MultiplyAdd(x, w2, c12);
-            c13 = S.MultiplyAdd(x, w3, c13);
-            x = Simd.LoadPartial<V, S>(a + 2 * lda, tail);
-            c20 = S.MultiplyAdd(x, w0, c20);
-            c21 = S.MultiplyAdd(x, w1, c21);
-            c22 = S.MultiplyAdd(x, w2, c22);
-            c23 = S.MultiplyAdd(x, w3, c23);
-            x = Simd.LoadPartial<V, S>(b, tail);
-            c30 = S.MultiplyAdd(x, w0, c30);
-            c31 = S.MultiplyAdd(x, w1, c31);
-            c32 = S.MultiplyAdd(x, w2, c32);
-            c33 = S.MultiplyAdd(x, w3, c33);
-            x = Simd.LoadPartial<V, S>(b + lda, tail);
-            c40 = S.MultiplyAdd(x, w0, c40);
-            c41 = S.MultiplyAdd(x, w1, c41);
-            c42 = S.MultiplyAdd(x, w2, c42);
-            c43 = S.MultiplyAdd(x, w3, c43);
-            x = Simd.LoadPartial<V, S>(b + 2 * lda, tail);
-            c50 = S.MultiplyAdd(x, w0, c50);
-            c51 = S.MultiplyAdd(x, w1, c51);
-            c52 = S.MultiplyAdd(x, w2, c52);
-            c53 = S.MultiplyAdd(x, w3, c53);
         }
         Put(c, S.Sum4(c00, c01, c02, c03), add);
         Put(c + ldc, S.Sum4(c10, c11, c12, c13), add);

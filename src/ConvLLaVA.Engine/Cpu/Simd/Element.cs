@@ -27,17 +27,6 @@ internal readonly unsafe struct Float32Element : IElement
         => Simd.LoadPartial<V, S>((float*)source, count);
 }
 
-/// <summary>Float panels that were padded with zeros when they were packed, so that a partial load may be a full one.</summary>
-internal readonly unsafe struct PackedElement : IElement
-{
-    public static int Size => 4;
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.Load((float*)source);
-
-    public static V LoadPartial<V, S>(byte* source, int count) where V : struct where S : struct, ISimd<V> => S.Load((float*)source);
-}
-
 /// <summary>Stored bfloat16.</summary>
 internal readonly unsafe struct BFloat16Element : IElement
 {

@@ -45,20 +45,21 @@ internal readonly unsafe struct Simd128 : ISimd<Quad128>
     [MethodImpl(Inline)]
     public static Quad128 LoadHalf(ushort* source)
     {
-        (Vector128<uint> a, Vector128<uint> b) = Vector128.Widen(Vector128.Load(source));
-        (Vector128<uint> c, Vector128<uint> d) = Vector128.Widen(Vector128.Load(source + 8));
+        (Vector128<int> a, Vector128<int> b) = Vector128.Widen(Vector128.Load((short*)source));
+        (Vector128<int> c, Vector128<int> d) = Vector128.Widen(Vector128.Load((short*)source + 8));
         return new(FromHalf(a), FromHalf(b), FromHalf(c), FromHalf(d));
     }
 
-    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values alike.
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
+    // alike. What reaches 65536 has the highest exponent and stands for infinity or NaN. The shift of the sign-extended
+    // value leaves the sign in the bits between, which the mask clears.
     [MethodImpl(Inline)]
-    private static Vector128<float> FromHalf(Vector128<uint> half)
+    private static Vector128<float> FromHalf(Vector128<int> half)
     {
-        Vector128<uint> magnitude = (half & Vector128.Create(0x7FFFu)) << 13;
-        Vector128<uint> sign = (half & Vector128.Create(0x8000u)) << 16;
-        Vector128<float> finite = magnitude.AsSingle() * Vector128.Create(0x77800000u).AsSingle();
-        Vector128<uint> special = Vector128.GreaterThan(magnitude.AsInt32(), Vector128.Create(0x0F7FFFFF)).AsUInt32();
-        return (Vector128.ConditionalSelect(special, magnitude | Vector128.Create(0x7F800000u), finite.AsUInt32()) | sign).AsSingle();
+        Vector128<int> bits = (half << 13) & Vector128.Create(unchecked((int)0x8FFFE000));
+        Vector128<float> finite = bits.AsSingle() * Vector128.Create(0x77800000).AsSingle();
+        Vector128<float> special = Vector128.GreaterThanOrEqual(Vector128.Abs(finite), Vector128.Create(65536f));
+        return Vector128.ConditionalSelect(special, (bits | Vector128.Create(0x7F800000)).AsSingle(), finite);
     }
 
     [MethodImpl(Inline)]

@@ -37,18 +37,19 @@ internal readonly unsafe struct Simd256 : ISimd<Pair256>
 
     [MethodImpl(Inline)]
     public static Pair256 LoadHalf(ushort* source) => new(
-        FromHalf(Avx2.ConvertToVector256Int32(source)),
-        FromHalf(Avx2.ConvertToVector256Int32(source + 8)));
+        FromHalf(Avx2.ConvertToVector256Int32((short*)source)),
+        FromHalf(Avx2.ConvertToVector256Int32((short*)source + 8)));
 
-    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values alike.
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
+    // alike. What reaches 65536 has the highest exponent and stands for infinity or NaN. The shift of the sign-extended
+    // value leaves the sign in the bits between, which the mask clears.
     [MethodImpl(Inline)]
     private static Vector256<float> FromHalf(Vector256<int> half)
     {
-        Vector256<int> magnitude = (half & Vector256.Create(0x7FFF)) << 13;
-        Vector256<int> sign = (half & Vector256.Create(0x8000)) << 16;
-        Vector256<float> finite = magnitude.AsSingle() * Vector256.Create(0x77800000).AsSingle();
-        Vector256<int> special = Vector256.GreaterThan(magnitude, Vector256.Create(0x0F7FFFFF));
-        return (Vector256.ConditionalSelect(special, magnitude | Vector256.Create(0x7F800000), finite.AsInt32()) | sign).AsSingle();
+        Vector256<int> bits = (half << 13) & Vector256.Create(unchecked((int)0x8FFFE000));
+        Vector256<float> finite = bits.AsSingle() * Vector256.Create(0x77800000).AsSingle();
+        Vector256<float> special = Vector256.GreaterThanOrEqual(Vector256.Abs(finite), Vector256.Create(65536f));
+        return Vector256.ConditionalSelect(special, (bits | Vector256.Create(0x7F800000)).AsSingle(), finite);
     }
 
     [MethodImpl(Inline)]
