@@ -49,7 +49,7 @@ public sealed class AnswerTests : IDisposable
     {
         string url = "data:image/png;base64," + Convert.ToBase64String(File.ReadAllBytes(Star));
         string path = Path.Combine(_folder, "messages.json");
-        File.WriteAllText(path, $$"""[{"role":"user","content":[{"type":"image_url","image_url":{"url":"{{url}}"}},{"type":"text","text":"{{Question}}"}]}]""");
+        File.WriteAllText(path, $$$"""[{"role":"user","content":[{"type":"image_url","image_url":{"url":"{{{url}}}"}},{"type":"text","text":"{{{Question}}}"}]}]""");
         Assert.Equal("Blue\n", CommandLine.Run("run", "--messages", path).Succeeds());
     }
 
@@ -57,7 +57,7 @@ public sealed class AnswerTests : IDisposable
     public void Messages_with_plain_strings_take_the_image_of_the_command_line()
     {
         string path = Path.Combine(_folder, "messages.json");
-        File.WriteAllText(path, $$"""[{"role":"user","content":"{{Question}}"}]""");
+        File.WriteAllText(path, $$"""[{"role":"user","content":"{{Question}}"} ]""");
         Assert.Equal("Blue\n", CommandLine.Run("run", "--image", Star, "--messages", path).Succeeds());
     }
 
