@@ -2,7 +2,7 @@
 """Writes the pictures of tests/fixtures/images and expected.json: width, height and SHA-256 of the bytes that
 PIL's Image.open(f).convert("RGB") gives, and of those bytes padded and resized for a few.
 
-Needs Pillow (9.4 made the committed files) and numpy. Run it from the repository root. The files are deterministic for one
+Needs Pillow (9.4 made the committed files), numpy and 2 GB of memory (strip.png is padded to 20000x20000). Run it from the repository root. The files are deterministic for one
 version of Pillow and its libraries; expected.json names them."""
 import hashlib
 import io
@@ -32,6 +32,12 @@ def alpha(w=W, h=H):
     a = (x * 7 + y * 3) % 256
     a[: h // 3] = 0
     return Image.fromarray(a.astype(np.uint8))
+
+
+def profile(space):
+    """A colour profile without its time of creation (bytes 24 to 35)."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
+    return data[:24] + bytes(12) + data[36:]
 
 
 def put(name, data):
@@ -126,13 +132,10 @@ def make_png():
     png("one.png", rgb[:1, :1], 8, 2)
     png("one-adam7.png", rgb[:1, :1], 8, 2, True)
     png("strip.png", np.tile(rgb[:, :1], (445, 1, 1))[:20000], 8, 2)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    save("rgb8-icc.png", picture(), format="PNG", icc_profile=profile)
+    save("rgb8-icc.png", picture(), format="PNG", icc_profile=profile("LAB"))
 
 
 def make_jpeg():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = picture()
     save("ycc420.jpg", image, format="JPEG", quality=80, subsampling=2)
     save("ycc422.jpg", image, format="JPEG", quality=80, subsampling=1)
@@ -142,8 +145,8 @@ def make_jpeg():
     save("ycc420-even.jpg", picture(64, 48), format="JPEG", quality=20)
     save("grey.jpg", image.convert("L"), format="JPEG")
     save("grey-progressive.jpg", image.convert("L"), format="JPEG", progressive=True)
-    save("icc-xyz.jpg", image, format="JPEG", icc_profile=profile)
-    save("icc-srgb.jpg", image, format="JPEG", icc_profile=srgb)
+    save("icc-xyz.jpg", image, format="JPEG", icc_profile=profile("XYZ"))
+    save("icc-srgb.jpg", image, format="JPEG", icc_profile=profile("sRGB"))
     exif = Image.Exif()
     exif[0x0112] = 6
     save("orientation6.jpg", image, format="JPEG", exif=exif)
@@ -175,7 +178,7 @@ def make_webp():
     save("lossless.webp", image, format="WEBP", lossless=True)
     save("lossy-alpha.webp", rgba, format="WEBP", quality=70, exact=True)
     save("lossless-alpha.webp", rgba, format="WEBP", lossless=True, exact=True)
-    save("icc.webp", image, format="WEBP", quality=70, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    save("icc.webp", image, format="WEBP", quality=70, icc_profile=profile("sRGB"))
     save("animated.webp", rgba, format="WEBP", save_all=True, append_images=[rgba.rotate(180)], duration=100, lossless=True)
 
 
@@ -255,7 +258,7 @@ def padded(image, size):
     return square.resize((size, size), Image.BICUBIC)
 
 
-RESIZED = {"ycc420-large.jpg", "rgba8.png", "palette.gif", "lossy.webp", "555.bmp", "one.png"}
+RESIZED = {"ycc420-large.jpg", "strip.png", "rgba8.png", "palette.gif", "lossy.webp", "555.bmp", "one.png"}
 
 
 def main():

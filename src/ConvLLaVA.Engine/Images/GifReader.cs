@@ -64,7 +64,10 @@ internal ref struct GifReader
             int at = 3 * ((top + (interlaced ? Interlaced(row, frameHeight) : row)) * width + left);
             foreach (byte index in indices.AsSpan(row * frameWidth, frameWidth))
             {
-                palette.AsSpan(3 * index, 3).CopyTo(pixels.AsSpan(at));
+                int entry = 3 * index;
+                pixels[at] = palette[entry];
+                pixels[at + 1] = palette[entry + 1];
+                pixels[at + 2] = palette[entry + 2];
                 at += 3;
             }
         }

@@ -64,6 +64,11 @@ internal sealed class PngRows(PngHeader header, byte[] palette, Stream stream, s
     private void Spread(ReadOnlySpan<byte> row, int columns, int at, int step)
     {
         int sampleBytes = header.Depth == 16 ? 2 : 1;
+        if (header.Channels == 3 && header.Depth == 8 && step == 3)
+        {
+            row.CopyTo(_pixels.AsSpan(at));
+            return;
+        }
         if (header.Channels >= 3)
         {
             // The high byte comes first in 16-bit samples, and it is all that Pillow keeps of them.

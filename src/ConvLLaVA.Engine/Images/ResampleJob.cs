@@ -38,7 +38,10 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
 
     private readonly ResampleSource _source;
     private readonly ResampleWindow _window;
+    private readonly AxisFilter? _allColumns;
     private readonly AxisFilter? _columns;
+    private readonly int _left;
+    private readonly int _right;
     private readonly AxisFilter? _rows;
     private readonly nint _stride;
     private readonly nint _slack;
@@ -49,10 +52,19 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
     {
         _source = source;
         _window = window;
-        _columns = source.Width == window.FullWidth ? null : AxisFilter.Bicubic(source.Width, window.FullWidth, window.X, window.Width);
+        _right = window.Width;
+        if (source.Width != window.FullWidth)
+        {
+            _allColumns = AxisFilter.Bicubic(source.Width, window.FullWidth, window.X, window.Width);
+            // Columns left of _left and from _right on see the canvas alone: they are alike in every row.
+            while (_left < _right && _allColumns.First[_left] + _allColumns.Count[_left] <= source.X) _left++;
+            while (_right > _left && _allColumns.First[_right - 1] >= source.X + source.Image.Width) _right--;
+            bool all = _left == 0 && _right == window.Width;
+            _columns = all ? _allColumns : AxisFilter.Bicubic(source.Width, window.FullWidth, window.X + _left, _right - _left);
+        }
         _rows = source.Height == window.FullHeight ? null : AxisFilter.Bicubic(source.Height, window.FullHeight, window.Y, window.Height);
         _stride = (3 * (nint)window.Width + 1 + 63) & ~(nint)63;
-        _slack = 3 * (nint)(_columns?.Taps ?? 0) + 16;
+        _slack = 3 * (nint)(_allColumns?.Taps ?? 0) + 16;
         _result = GC.AllocateUninitializedArray<byte>(3 * window.Width * window.Height);
         _canvasRow = new byte[_stride];
     }
@@ -74,10 +86,11 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
         return new RgbImage(window.Width, window.Height, job._result);
     }
 
-    // All rows above and below the picture are the same row: it is filtered once, by the same code as every other.
+    // All rows above and below the picture are the same row: it is filtered once, by the same code as every other. Columns beside the picture
+    // are taken from it too.
     private void FilterCanvasRow()
     {
-        if (_source.Height == _source.Image.Height) return;
+        if (_source.Height == _source.Image.Height && _source.Width == _source.Image.Width) return;
         byte* row = (byte*)NativeMemory.Alloc((nuint)(3 * (nint)_source.Width + _slack));
         try
         {
@@ -86,7 +99,8 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
             {
                 byte** sources = stackalloc byte*[4] { row, row, row, row };
                 byte** targets = stackalloc byte*[4] { target, target, target, target };
-                Horizontal(sources, targets);
+                if (_allColumns is not null) TKernel.Horizontal(sources, targets, _allColumns);
+                else Horizontal(sources, targets);
             }
         }
         finally
@@ -111,6 +125,7 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
         {
             scratch = (byte*)NativeMemory.Alloc((nuint)(4 * scratchRow));
             output = (byte*)NativeMemory.Alloc((nuint)_stride);
+            for (int i = 0; i < 4; i++) Paint(scratch + i * scratchRow, 0, _source.Width);
             int keptFirst = 0, keptEnd = 0;
             for (int y = from; y < to; y += RowsPerStep)
             {
@@ -187,15 +202,14 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
         }
     }
 
-    /// <summary>A canvas row through the picture: in place where nothing must be added, otherwise built in the scratch row.</summary>
+    /// <summary>A canvas row through the picture: in place where nothing must be added, otherwise copied to the
+    /// scratch row, which has the canvas on both sides.</summary>
     private byte* Row(int y, byte* pixels, byte* scratch)
     {
         nint bytes = 3 * (nint)_source.Image.Width;
         byte* row = pixels + y * bytes;
         if (_source.Width == _source.Image.Width && (y + 1) * bytes + _slack <= _source.Image.Pixels.Length) return row;
-        Paint(scratch, 0, _source.X);
         Buffer.MemoryCopy(row, scratch + 3 * (nint)_source.X, bytes, bytes);
-        Paint(scratch, _source.X + _source.Image.Width, _source.Width);
         return scratch;
     }
 
@@ -211,12 +225,21 @@ internal sealed unsafe class ResampleJob<TKernel> where TKernel : struct, IResam
 
     private void Horizontal(byte** sources, byte** targets)
     {
-        if (_columns is not null)
+        if (_columns is null)
         {
-            TKernel.Horizontal(sources, targets, _columns);
+            nint bytes = 3 * (nint)_window.Width;
+            for (int i = 0; i < 4; i++) Buffer.MemoryCopy(sources[i] + 3 * (nint)_window.X, targets[i], bytes, bytes);
             return;
         }
-        nint bytes = 3 * (nint)_window.Width;
-        for (int i = 0; i < 4; i++) Buffer.MemoryCopy(sources[i] + 3 * (nint)_window.X, targets[i], bytes, bytes);
+        byte** inner = stackalloc byte*[4];
+        for (int i = 0; i < 4; i++) inner[i] = targets[i] + 3 * (nint)_left;
+        TKernel.Horizontal(sources, inner, _columns);
+        if (_left == 0 && _right == _window.Width) return;
+        int before = 3 * _left, after = 3 * _right, end = 3 * _window.Width;
+        for (int i = 0; i < 4; i++)
+        {
+            _canvasRow.AsSpan(0, before).CopyTo(new Span<byte>(targets[i], before));
+            _canvasRow.AsSpan(after, end - after).CopyTo(new Span<byte>(targets[i] + after, end - after));
+        }
     }
 }
