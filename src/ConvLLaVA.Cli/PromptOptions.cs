@@ -11,7 +11,7 @@ internal sealed class PromptOptions
     private readonly Option<string?> _raw = new("--raw") { Description = "The whole prompt with <image> placeholders; no template is applied.", HelpName = "TEXT" };
     private readonly Option<string?> _messages = new("--messages") { Description = "A JSON file with a conversation.", HelpName = "FILE.json" };
     private readonly Option<string> _template = new("--template") { Description = "Conversation template.", DefaultValueFactory = _ => "v1", HelpName = "NAME" };
-    private readonly Option<bool> _truncate = new("--truncate") { Description = "Cut a prompt at tokenizer_model_max_length, as the original does." };
+    private readonly Option<bool> _truncate = new("--truncate") { Description = "Cut a prompt with images at tokenizer_model_max_length, as the original does." };
 
     /// <summary>Adds the options to <paramref name="command"/>.</summary>
     public void AddTo(Command command)
