@@ -116,7 +116,11 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         using var writer = new SafetensorsWriter(path); // before the work: an unwritable path is known at once
         GenerationOptions greedy = options with { Temperature = 0 };
         PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
-        await Task.Run(() => _runner.Exclusive(() => new RequestDump(_model, _backend, prompt, tensors, writer).Run(cancellation)), cancellation).ConfigureAwait(false);
+        await Task.Run(() => _runner.Exclusive(() =>
+        {
+            if (Volatile.Read(ref _disposed) != 0) throw new ConvLlavaException("The model was disposed before the dump began.");
+            new RequestDump(_model, _backend, prompt, tensors, writer).Run(cancellation);
+        }), cancellation).ConfigureAwait(false);
         if (tensors.Wants(DumpTensors.GeneratedIds))
         {
             GenerationResult result = await GenerationResult.CollectAsync(_engine.GenerateAsync(Sequence(prompt, greedy, TimeSpan.Zero), cancellation)).ConfigureAwait(false);
@@ -141,13 +145,14 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         Free();
     }
 
-    private void Free()
+    /// <summary>Frees everything once a dump that is under way, which reads the same weights, is done.</summary>
+    private void Free() => _runner.Exclusive(() =>
     {
         _runner.Dispose();
         _converted?.Dispose();
         _backend.Dispose();
         _checkpoint.Dispose();
-    }
+    });
 
     private static ConvLlava Load(string folder, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {

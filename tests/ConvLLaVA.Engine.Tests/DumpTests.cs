@@ -104,6 +104,29 @@ public sealed class DumpTests : IDisposable
         Assert.Single(Directory.GetFiles(_folder));
     }
 
+    [Fact]
+    public async Task Disposing_waits_for_a_dump_and_later_ones_are_refused()
+    {
+        for (int i = 0; i < 10; i++)
+        {
+            ConvLlava model = await ConvLlava.LoadAsync(Tiny);
+            Task dump = model.DumpAsync(TwoPictures(), Short, DumpTensors.Parse("logits"), Path.Combine(_folder, "dump.safetensors"));
+            await Task.Delay(i);
+            await model.DisposeAsync();
+            try
+            {
+                await dump;
+            }
+            catch (ConvLlavaException error)
+            {
+                Assert.Contains("disposed", error.Message, StringComparison.Ordinal);
+            }
+            Assert.Equal(0, model.Memory.Total);
+            await Assert.ThrowsAsync<ConvLlavaException>(() => model.DumpAsync(TwoPictures(), Short, DumpTensors.Parse("logits"), Path.Combine(_folder, "dump.safetensors")));
+        }
+        Assert.True(Directory.GetFiles(_folder).Length <= 1);
+    }
+
     [Theory]
     [InlineData("")]
     [InlineData(" , ")]

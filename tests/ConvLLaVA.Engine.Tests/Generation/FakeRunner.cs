@@ -14,6 +14,9 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
     /// <summary>Throws on the forward call of this number, counted from 1.</summary>
     public int FailsAt { get; set; } = int.MaxValue;
 
+    /// <summary>How long a step takes.</summary>
+    public TimeSpan StepTime { get; set; }
+
     /// <summary>What encoding a picture throws, or nothing.</summary>
     public Exception? EncodeError { get; set; }
 
@@ -45,6 +48,7 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
     {
         Steps++;
         LargestStep = Math.Max(LargestStep, plan.TokenCount);
+        if (StepTime > TimeSpan.Zero) Thread.Sleep(StepTime);
         if (Steps == FailsAt) throw new InvalidOperationException("the device fell over");
         for (int row = 0; row < plan.TokenCount; row++) _memory[plan.Batch.Slots[row]] = Seen(plan.TokenIds[row]);
         int output = 0;

@@ -143,7 +143,7 @@ public sealed class GenerationEngineTests
     [Fact]
     public async Task Disposing_ends_everybody_and_later_requests()
     {
-        var runner = new FakeRunner(40, BlockSize);
+        var runner = new FakeRunner(40, BlockSize) { StepTime = TimeSpan.FromMilliseconds(50) };
         GenerationEngine engine = Engine(runner, 40);
         Task<GenerationResult>[] running = [.. Enumerable.Range(0, 6).Select(i => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(9, i), 100_000, images: true))))];
         await Task.Delay(20);

@@ -47,8 +47,8 @@ public sealed class SchedulerTests
         Job[] jobs = [new(0, 30, 5, int.MaxValue), .. Enumerable.Repeat(new Job(1, 4, 1, int.MaxValue), 200)];
         var run = new Workload(blocks: 10, blockSize: 4, budget: 4, maxSequences: 3, jobs);
         run.ToTheEnd();
-        Assert.Equal(0, run.Finished[0]);
         Assert.Equal(jobs.Length, run.Finished.Count);
+        Assert.Equal(7 + 5, run.Finished.Single(end => end.Job == 0).Step); // 8 steps of prompt, the last of which gives a token
     }
 
     [Fact]
@@ -111,8 +111,8 @@ public sealed class SchedulerTests
 
         public int Refusals { get; private set; }
 
-        /// <summary>Indexes of the jobs that came to their end, in that order.</summary>
-        public List<int> Finished { get; } = [];
+        /// <summary>The jobs that came to their end, and the step, counted from 0, of their last token.</summary>
+        public List<(int Job, int Step)> Finished { get; } = [];
 
         public void ToTheEnd()
         {
@@ -222,7 +222,7 @@ public sealed class SchedulerTests
                 sequence.Tokens.Add(-_step);
                 Job job = _live.Single(entry => entry.Sequence == sequence).Job;
                 if (sequence.Generated < job.Answer && sequence.Tokens.Count <= _scheduler.LongestSequence) continue;
-                Finished.Add((int)sequence.Arrival);
+                Finished.Add(((int)sequence.Arrival, _step));
                 End(sequence);
             }
         }
