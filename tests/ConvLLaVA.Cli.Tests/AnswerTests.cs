@@ -88,6 +88,13 @@ public sealed class AnswerTests : IDisposable
     public void Text_only_works() => CommandLine.Run("run", "--prompt", "Hello", "-n", "4").Succeeds();
 
     [Fact]
+    public void A_prompt_may_begin_with_any_character()
+    {
+        foreach (string prompt in (string[])["@nobody", "-1?", "[suggest]", "é"])
+            CommandLine.Run("run", "--model", Path.Combine(Repository.Fixtures, "models", "two-shards"), "--prompt", prompt, "-n", "1").Succeeds();
+    }
+
+    [Fact]
     public void Verbose_says_which_vision_tower_counts()
     {
         CommandLine run = CommandLine.Run("run", "--model", Path.Combine(Repository.Fixtures, "models", "two-shards"), "--prompt", "Hello", "-n", "1", "-v");

@@ -48,7 +48,7 @@ public sealed class SchedulerTests
         var run = new Workload(blocks: 10, blockSize: 4, budget: 4, maxSequences: 3, jobs);
         run.ToTheEnd();
         Assert.Equal(jobs.Length, run.Finished.Count);
-        Assert.Equal(7 + 5, run.Finished.Single(end => end.Job == 0).Step); // 8 steps of prompt, the last of which gives a token
+        Assert.Equal(7 + 4, run.Finished.Single(end => end.Job == 0).Step); // steps 0 to 7 take the prompt, the last of them gives the first of 5 tokens
     }
 
     [Fact]
