@@ -5,7 +5,7 @@ from demo_scenes import COLORS, SHAPES, SIZES
 
 KINDS = ("describe", "color", "shape", "size", "count", "where", "exists", "grounding")
 SHORT_KINDS = ("color", "shape", "size", "count", "where", "exists")
-WEIGHTS = (1.0, 1.0, 1.0, 0.9, 1.3, 1.0, 1.3, 2.0)  # how often training asks each kind
+WEIGHTS = (1.2, 1.0, 0.7, 0.9, 1.6, 1.2, 1.4, 4.0)  # how often training asks each kind
 GROUNDING = "Please provide the bounding box coordinate of the region this sentence describes: {}."
 PLACES = {"top left": "at the top left", "top": "at the top", "top right": "at the top right",
           "left": "on the left", "center": "in the center", "right": "on the right",

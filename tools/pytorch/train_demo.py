@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing, on two CPU cores in about an hour:
+"""Trains the demo model from nothing, on two CPU cores in about an hour and a half:
 
     OMP_NUM_THREADS=2 python3 tools/pytorch/train_demo.py --work /tmp/demo --out models/convllava-demo
 
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--out", required=True, help="where the finished model goes")
     parser.add_argument("--pictures", type=int, default=16000)
     parser.add_argument("--encoder-steps", type=int, default=1200)
-    parser.add_argument("--language-steps", type=int, default=2400)
+    parser.add_argument("--language-steps", type=int, default=3000)
     parser.add_argument("--tuning-steps", type=int, default=0, help="steps with the encoder unfrozen, after all others")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
