@@ -43,7 +43,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize);
         using GenerationEngine engine = Engine(runner, 40);
-        await foreach (GenerationUpdate _ in engine.GenerateAsync(Request(Prompt(10, 1), 100, images: true))) break;
+        await foreach (GenerationUpdate _ in engine.GenerateAsync(Request(WithImage(Prompt(10, 1)), 100, images: true))) break;
         Idle(engine, runner);
         Assert.Equal(1, runner.Encoded);
     }
@@ -62,7 +62,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize) { FailsAt = 3 };
         using GenerationEngine engine = Engine(runner, 40);
-        var error = await Assert.ThrowsAsync<ConvLlavaException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20, images: true))));
+        var error = await Assert.ThrowsAsync<ConvLlavaException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(5, 1)), 20, images: true))));
         Assert.Contains("fell over", error.Message, StringComparison.Ordinal);
         Idle(engine, runner);
         GenerationResult result = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20)));
@@ -75,7 +75,7 @@ public sealed class GenerationEngineTests
         var runner = new FakeRunner(40, BlockSize) { EncodeError = new InvalidInputException("This picture cannot be.") };
         using GenerationEngine engine = Engine(runner, 40);
         Task<GenerationResult> text = GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(6, 2), 30)));
-        var error = await Assert.ThrowsAsync<InvalidInputException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20, images: true))));
+        var error = await Assert.ThrowsAsync<InvalidInputException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(5, 1)), 20, images: true))));
         Assert.Equal("This picture cannot be.", error.Message);
         Assert.Equal(FakeRunner.Answer(Prompt(6, 2), 30), (await text).TokenIds);
         Idle(engine, runner);
@@ -145,7 +145,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize) { StepTime = TimeSpan.FromMilliseconds(50) };
         GenerationEngine engine = Engine(runner, 40);
-        Task<GenerationResult>[] running = [.. Enumerable.Range(0, 6).Select(i => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(9, i), 100_000, images: true))))];
+        Task<GenerationResult>[] running = [.. Enumerable.Range(0, 6).Select(i => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(9, i)), 100_000, images: true))))];
         await Task.Delay(20);
         await engine.DisposeAsync();
         engine.Dispose();
@@ -215,6 +215,13 @@ public sealed class GenerationEngineTests
 
     private static int[] Prompt(int length, int seed) => [.. Enumerable.Range(0, length).Select(i => ((i * 31) + (seed * 17)) % FakeRunner.Vocabulary)];
 
+    /// <summary>The prompt with a row of a picture in its middle.</summary>
+    private static int[] WithImage(int[] prompt)
+    {
+        prompt[prompt.Length / 2] = -1;
+        return prompt;
+    }
+
     private static SequenceRequest Request(int[] prompt, int answer, bool images = false) => new()
     {
         PromptTokens = prompt,
@@ -226,7 +233,7 @@ public sealed class GenerationEngineTests
     private static async Task RunAsync(GenerationEngine engine, int promptLength, int answer, int cancelAt, bool images, int seed)
     {
         int[] prompt = Prompt(promptLength, seed % 3); // some share their beginning, and whole prompts
-        if (images) prompt[promptLength / 2] = -1;
+        if (images) prompt = WithImage(prompt);
         int[] expected = FakeRunner.Answer(prompt, answer);
         using var cancel = new CancellationTokenSource();
         if (cancelAt == 0) await cancel.CancelAsync();

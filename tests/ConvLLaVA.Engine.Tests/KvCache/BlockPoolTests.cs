@@ -300,8 +300,11 @@ public sealed class BlockPoolTests
                 Assert.Equal(free, _pool.FreeCount);
                 return;
             }
+            // A sealed page that only this table holds is copied too, and then kept: its room comes back.
+            int last = Math.Min(table.Blocks.Count, _pool.BlocksFor(end));
+            int back = Enumerable.Range(0, last).Skip(start / BlockSize).Select(i => table.Blocks[i]).Count(page => _pool.ReferencesOf(page) == 1 && !_pool.IsWritable(page));
             table.Prepare(start, end, Copy);
-            Assert.Equal(free - needed, _pool.FreeCount);
+            Assert.Equal(free - needed + back, _pool.FreeCount);
             for (int position = start; position < end; position++)
             {
                 _memory[table.WritableSlot(position)] = ++_lastValue;
