@@ -199,6 +199,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     {
         PromptTokens = prompt.Expanded,
         Images = prompt.Images,
+        ImagesKey = prompt.Images?.Key ?? 0,
         Options = options,
         Decoder = new TextDecoder(new StreamingDecoder(Tokenizer)),
         EosTokenIds = EosTokenIds,

@@ -43,6 +43,11 @@ public sealed record LoadOptions
     /// one and at most sixteen contexts of <c>max_position_embeddings</c>.</summary>
     public int? KvCacheTokens { get; init; }
 
+    /// <summary>Whether the start of a prompt, its pictures included, is taken from pages that an earlier request has written, as long as
+    /// their room is not needed: a further turn of a conversation then processes only what is new. Answers are the same either
+    /// way.</summary>
+    public bool ReusePrefixes { get; init; } = true;
+
     /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
     public long MaxImagePixels { get; init; } = 178_956_970;
 

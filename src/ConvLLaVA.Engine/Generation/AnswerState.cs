@@ -41,6 +41,9 @@ internal sealed class AnswerState
     /// <summary>Time the steps took that processed the prompt.</summary>
     public TimeSpan PrefillTime { get; set; }
 
+    /// <summary>Tokens of the prompt that an earlier request had processed already.</summary>
+    public int ReusedTokens { get; set; }
+
     /// <summary>Notes that work on the request begins.</summary>
     public void Start()
     {
@@ -91,7 +94,7 @@ internal sealed class AnswerState
         TimeSpan decode = Stopwatch.GetElapsedTime(_first, _last);
         return new GenerationEnd(
             reason,
-            new TokenUsage(_request.PromptTokens.Length, _request.PromptTokens.Count(id => id < 0), _generated),
+            new TokenUsage(_request.PromptTokens.Length, _request.PromptTokens.Count(id => id < 0), _generated, ReusedTokens),
             new GenerationTimings(
                 Stopwatch.GetElapsedTime(_submitted, _started), _request.PreprocessTime, EncodeTime, PrefillTime, decode,
                 _request.PreprocessTime + Stopwatch.GetElapsedTime(_submitted, _first),

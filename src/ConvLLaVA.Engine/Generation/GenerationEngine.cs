@@ -15,6 +15,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
     private readonly BlockPool _pool;
     private readonly Scheduler _scheduler;
     private readonly StepPlan _plan;
+    private readonly bool _reusePrefixes;
     private readonly Sampler _sampler = new();
     private readonly Action<int, int> _copyBlock;
     private readonly ConcurrentQueue<RunningSequence> _arrivals = new();
@@ -33,6 +34,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         _pool = new BlockPool(options.Blocks, options.BlockSize);
         _scheduler = new Scheduler(_pool, options.MaxStepTokens, options.MaxSequences);
         _plan = new StepPlan(options.BlockSize);
+        _reusePrefixes = options.ReusePrefixes;
         _copyBlock = runner.CopyBlock;
         _thread = new Thread(Run) { IsBackground = true, Name = "ConvLLaVA engine" };
         _thread.Start();
@@ -59,6 +61,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         {
             Answer = new AnswerState(request, Math.Min(request.Options.MaxNewTokens, room)),
         };
+        if (_reusePrefixes) sequence.Keys = new PageKeys(sequence.Tokens, _pool.BlockSize, request.ImagesKey);
         try
         {
             _arrivals.Enqueue(sequence);
@@ -169,7 +172,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
     {
         foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences])
         {
-            if (sequence.Request.Images is null || sequence.Features is not null) continue;
+            if (sequence.Request.Images is null || sequence.Features is not null || !sequence.NeedsImages) continue;
             sequence.Answer!.Start();
             long started = Stopwatch.GetTimestamp();
             try
@@ -194,6 +197,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
             RunningSequence sequence = _plan.Sequences[s];
             AnswerState answer = sequence.Answer!;
             if (sequence.Generated == 0) answer.PrefillTime += elapsed;
+            answer.ReusedTokens = sequence.Reused;
             if (!_plan.Complete(s)) continue;
             try
             {

@@ -19,7 +19,8 @@ public enum FinishReason
 /// <param name="PromptTokens">Tokens of the prompt, visual tokens included.</param>
 /// <param name="ImageTokens">Of them, visual tokens.</param>
 /// <param name="CompletionTokens">Generated tokens, the end-of-sequence token included.</param>
-public sealed record TokenUsage(int PromptTokens, int ImageTokens, int CompletionTokens);
+/// <param name="ReusedTokens">Tokens at the start of the prompt that an earlier request had processed already.</param>
+public sealed record TokenUsage(int PromptTokens, int ImageTokens, int CompletionTokens, int ReusedTokens = 0);
 
 /// <summary>Where the time of a request went.</summary>
 /// <param name="Queue">From submission until its first work began.</param>

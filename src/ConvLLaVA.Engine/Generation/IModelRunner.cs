@@ -10,7 +10,7 @@ internal interface IModelRunner
     int MaxPositions { get; }
 
     /// <summary>Encodes the pictures of a request and keeps the result in <see cref="RunningSequence.Features"/>. Called once a request,
-    /// before its first step, only when it has pictures.</summary>
+    /// before the first step that has rows of its pictures.</summary>
     void EncodeImages(RunningSequence sequence);
 
     /// <summary>Runs a step.</summary>
@@ -39,4 +39,7 @@ internal sealed record GenerationEngineOptions
 
     /// <summary>Tokens a page holds.</summary>
     public int BlockSize { get; init; } = 16;
+
+    /// <summary>Whether the start of a prompt is taken from pages that an earlier request has written.</summary>
+    public bool ReusePrefixes { get; init; } = true;
 }

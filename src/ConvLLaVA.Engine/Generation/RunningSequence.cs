@@ -6,6 +6,8 @@ namespace ConvLLaVA.Engine.Generation;
 /// channel are the engine's.</summary>
 internal sealed class RunningSequence(SequenceRequest request, long arrival, CancellationToken cancellation)
 {
+    private readonly int _lastImageRow = Array.FindLastIndex(request.PromptTokens, id => id < 0);
+
     /// <summary>The request.</summary>
     public SequenceRequest Request { get; } = request;
 
@@ -20,6 +22,15 @@ internal sealed class RunningSequence(SequenceRequest request, long arrival, Can
 
     /// <summary>How many of <see cref="Tokens"/> have keys and values in the pages.</summary>
     public int Computed { get; set; }
+
+    /// <summary>True while rows of pictures are still to be processed.</summary>
+    public bool NeedsImages => _lastImageRow >= Computed;
+
+    /// <summary>Tokens at the start of the prompt whose pages were found already written when it was admitted.</summary>
+    public int Reused { get; set; }
+
+    /// <summary>Names of its full pages; null when pages are not to be found again.</summary>
+    public PageKeys? Keys { get; set; }
 
     /// <summary>Tokens that have been generated.</summary>
     public int Generated => Tokens.Count - Request.PromptTokens.Length;

@@ -5,7 +5,8 @@ namespace ConvLLaVA.Engine.Generation;
 /// <summary>Decides which tokens of which requests run in each step. Pure bookkeeping over page and token counts: no tensors,
 /// no clock, no threads.
 /// <para>Decoding sequences go first, one token each, then prompts in pieces, all in order of arrival, within a budget of tokens
-/// and sequences. A request is admitted, strictly in order of arrival, once pages for its whole text are free. When a decoding
+/// and sequences. A request is admitted, strictly in order of arrival, once pages for its whole text are free; pages at its start that another sequence has
+/// written already are shared. When a decoding
 /// sequence finds no page, the latest arrival gives up its pages and waits to be computed again; an earlier request is never
 /// set back for a later one, so the oldest always finishes and nobody starves.</para></summary>
 internal sealed class Scheduler
@@ -84,14 +85,36 @@ internal sealed class Scheduler
         while (_waiting.Count > 0 && _running.Count < _maxSequences && plan.TokenCount < _maxStepTokens)
         {
             RunningSequence sequence = _waiting[0];
+            (int found, int kept) = FindPages(sequence);
             // Pages for the whole text are taken at once, so that half-processed prompts never block each other.
-            if (_pool.BlocksFor(sequence.Tokens.Count) > _pool.FreeCount) return;
+            if (_pool.BlocksFor(sequence.Tokens.Count) - found + kept > _pool.FreeCount) return;
             _waiting.RemoveAt(0);
             sequence.Table = new BlockTable(_pool);
-            sequence.Table.Prepare(0, sequence.Tokens.Count, static (_, _) => { });
+            for (int page = 0; page < found; page++)
+            {
+                if (_pool.TryFind(sequence.Keys!.Of(page), out int block)) sequence.Table.Reuse(block);
+            }
+            sequence.Computed = found * _pool.BlockSize;
+            if (sequence.Generated == 0) sequence.Reused = sequence.Computed;
+            sequence.Table.Prepare(sequence.Computed, sequence.Tokens.Count, static (_, _) => { });
             InsertByArrival(_running, sequence);
             plan.Add(sequence, Math.Min(sequence.Pending, _maxStepTokens - plan.TokenCount));
         }
+    }
+
+    /// <summary>Counts the pages at the start of a text that are written already. The last token is always computed: its logits are
+    /// wanted.</summary>
+    /// <returns>How many there are, and how many of them nobody holds, so that holding them takes room.</returns>
+    private (int Found, int Kept) FindPages(RunningSequence sequence)
+    {
+        int found = 0, kept = 0;
+        if (sequence.Keys is not { } keys) return (0, 0);
+        int most = (sequence.Tokens.Count - 1) / _pool.BlockSize;
+        for (; found < most && _pool.TryFind(keys.Of(found), out int block); found++)
+        {
+            if (_pool.ReferencesOf(block) == 0) kept++;
+        }
+        return (found, kept);
     }
 
     /// <summary>Gets a decoding sequence the page for its next token, at the cost of later arrivals.</summary>

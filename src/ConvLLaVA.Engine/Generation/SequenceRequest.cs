@@ -19,6 +19,9 @@ internal sealed record SequenceRequest
     /// <summary>The pictures, for the runner; null when there are none.</summary>
     public object? Images { get; init; }
 
+    /// <summary>Stands for the pictures and how they were prepared: requests with other pictures have another number.</summary>
+    public UInt128 ImagesKey { get; init; }
+
     /// <summary>How to generate; already validated.</summary>
     public GenerationOptions Options { get; init; } = new();
 

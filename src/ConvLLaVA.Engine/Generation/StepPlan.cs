@@ -41,12 +41,19 @@ internal sealed class StepPlan(int blockSize)
     /// <summary>Tokens of sequence <paramref name="index"/> in this step.</summary>
     public int CountOf(int index) => _counts[index];
 
-    /// <summary>Books that the step ran for sequence <paramref name="index"/>: its tokens are in the pages now.</summary>
+    /// <summary>Books that the step ran for sequence <paramref name="index"/>: its tokens are in the pages now, and pages that are full
+    /// can be found by others.</summary>
     /// <returns>True when its whole text is processed, so that its next token can be chosen.</returns>
     public bool Complete(int index)
     {
         bool whole = WantsToken(index);
-        _sequences[index].Computed += _counts[index];
+        RunningSequence sequence = _sequences[index];
+        int firstFull = sequence.Computed / blockSize;
+        sequence.Computed += _counts[index];
+        if (sequence.Keys is { } keys)
+        {
+            for (int page = firstFull; page < sequence.Computed / blockSize; page++) sequence.Table!.Seal(page, keys.Of(page));
+        }
         return whole;
     }
 

@@ -1,7 +1,7 @@
 namespace ConvLLaVA.Engine.KvCache;
 
 /// <summary>The pages of one sequence in order. Grows at its end only; a fork shares all pages, and the first to write to a
-/// shared page gets a copy of its own.</summary>
+/// shared or sealed page gets a copy of its own.</summary>
 public sealed class BlockTable(BlockPool pool)
 {
     private readonly List<int> _blocks = [];
@@ -19,13 +19,13 @@ public sealed class BlockTable(BlockPool pool)
         int needed = Math.Max(0, pool.BlocksFor(end) - _blocks.Count);
         for (int i = start / pool.BlockSize; i < Math.Min(_blocks.Count, pool.BlocksFor(end)); i++)
         {
-            if (pool.ReferencesOf(_blocks[i]) > 1) needed++;
+            if (!pool.IsWritable(_blocks[i])) needed++;
         }
         return needed;
     }
 
     /// <summary>Makes tokens <paramref name="start"/> .. <paramref name="end"/> - 1 writable: adds pages, and copies shared
-    /// ones.</summary>
+    /// and sealed ones.</summary>
     /// <param name="start">First token that will be written.</param>
     /// <param name="end">End of them.</param>
     /// <param name="copy">Told of each page whose content must be copied: from, to.</param>
@@ -34,25 +34,42 @@ public sealed class BlockTable(BlockPool pool)
     {
         if (BlocksNeeded(start, end) > pool.FreeCount)
             throw new InvalidOperationException($"{BlocksNeeded(start, end)} pages are needed but {pool.FreeCount} are free.");
-        for (int i = start / pool.BlockSize; i < Math.Min(_blocks.Count, pool.BlocksFor(end)); i++)
+        int first = start / pool.BlockSize, last = Math.Min(_blocks.Count, pool.BlocksFor(end)) - 1;
+        int[] before = [.. _blocks];
+        for (int i = first; i <= last; i++)
         {
-            if (pool.ReferencesOf(_blocks[i]) == 1) continue;
+            if (pool.IsWritable(_blocks[i])) continue;
             int own = pool.Take();
             copy(_blocks[i], own);
-            pool.Release(_blocks[i]);
             _blocks[i] = own;
+        }
+        // Last first, as everywhere: a page must not be forgotten while one that continues it is findable.
+        for (int i = last; i >= first; i--)
+        {
+            if (_blocks[i] != before[i]) pool.Release(before[i]);
         }
         while (Room < end) _blocks.Add(pool.Take());
     }
 
     /// <summary>Where token <paramref name="position"/> goes: page * block size + offset.</summary>
-    /// <exception cref="BlockException">The page is shared and must not be written.</exception>
+    /// <exception cref="BlockException">The page is shared or sealed and must not be written.</exception>
     public int WritableSlot(int position)
     {
         int block = _blocks[position / pool.BlockSize];
-        if (pool.ReferencesOf(block) != 1) throw new BlockException($"Page {block} is held {pool.ReferencesOf(block)} times and must not be written.");
+        if (!pool.IsWritable(block))
+            throw new BlockException($"Page {block} is {(pool.ReferencesOf(block) > 1 ? "shared" : "sealed")} and must not be written.");
         return (block * pool.BlockSize) + (position % pool.BlockSize);
     }
+
+    /// <summary>Continues with a sealed page that some sequence has written before.</summary>
+    public void Reuse(int block)
+    {
+        pool.Reuse(block);
+        _blocks.Add(block);
+    }
+
+    /// <summary>Seals page number <paramref name="index"/> of this sequence, whose tokens are all written; see <see cref="BlockPool.Seal"/>.</summary>
+    public void Seal(int index, UInt128 key) => _blocks[index] = pool.Seal(_blocks[index], key);
 
     /// <summary>A second table over the same pages.</summary>
     public BlockTable Fork()

@@ -35,6 +35,7 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
             MaxSequences = options.MaxSequences,
             Blocks = layout.Blocks,
             BlockSize = BlockSize,
+            ReusePrefixes = options.ReusePrefixes,
         };
         _workspace = new Workspace(backend.Allocate(model.PlanWorkspace(tileHeight, tileWidth, options.MaxStepTokens, options.MaxSequences), MemoryOwner.Workspace));
         try

@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Generation;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Models;
@@ -12,6 +13,10 @@ namespace ConvLLaVA.Engine.Models;
 /// <param name="TokensPerTile">Visual tokens one tile gives.</param>
 internal sealed record PreparedImages(IReadOnlyList<byte[]> Tiles, IReadOnlyList<int> TilesPerImage, int Height, int Width, float[] Lut, int TokensPerTile)
 {
+    /// <summary>Stands for the pixels and the values they have: other pictures, or the same ones prepared otherwise, have another
+    /// number.</summary>
+    public UInt128 Key { get; } = PageKeys.OfImages(Tiles, Height, Width, Lut);
+
     /// <summary>Visual tokens of all pictures.</summary>
     public int Tokens => Tiles.Count * TokensPerTile;
 

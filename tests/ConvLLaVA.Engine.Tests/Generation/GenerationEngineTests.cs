@@ -43,7 +43,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize);
         using GenerationEngine engine = Engine(runner, 40);
-        await foreach (GenerationUpdate _ in engine.GenerateAsync(Request(Prompt(10, 1), 100, images: true))) break;
+        await foreach (GenerationUpdate _ in engine.GenerateAsync(Request(WithImage(Prompt(10, 1)), 100, images: true))) break;
         Idle(engine, runner);
         Assert.Equal(1, runner.Encoded);
     }
@@ -62,7 +62,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize) { FailsAt = 3 };
         using GenerationEngine engine = Engine(runner, 40);
-        var error = await Assert.ThrowsAsync<ConvLlavaException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20, images: true))));
+        var error = await Assert.ThrowsAsync<ConvLlavaException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(5, 1)), 20, images: true))));
         Assert.Contains("fell over", error.Message, StringComparison.Ordinal);
         Idle(engine, runner);
         GenerationResult result = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20)));
@@ -75,7 +75,7 @@ public sealed class GenerationEngineTests
         var runner = new FakeRunner(40, BlockSize) { EncodeError = new InvalidInputException("This picture cannot be.") };
         using GenerationEngine engine = Engine(runner, 40);
         Task<GenerationResult> text = GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(6, 2), 30)));
-        var error = await Assert.ThrowsAsync<InvalidInputException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(5, 1), 20, images: true))));
+        var error = await Assert.ThrowsAsync<InvalidInputException>(() => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(5, 1)), 20, images: true))));
         Assert.Equal("This picture cannot be.", error.Message);
         Assert.Equal(FakeRunner.Answer(Prompt(6, 2), 30), (await text).TokenIds);
         Idle(engine, runner);
@@ -145,7 +145,7 @@ public sealed class GenerationEngineTests
     {
         var runner = new FakeRunner(40, BlockSize) { StepTime = TimeSpan.FromMilliseconds(50) };
         GenerationEngine engine = Engine(runner, 40);
-        Task<GenerationResult>[] running = [.. Enumerable.Range(0, 6).Select(i => GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(9, i), 100_000, images: true))))];
+        Task<GenerationResult>[] running = [.. Enumerable.Range(0, 6).Select(i => GenerationResult.CollectAsync(engine.GenerateAsync(Request(WithImage(Prompt(9, i)), 100_000, images: true))))];
         await Task.Delay(20);
         await engine.DisposeAsync();
         engine.Dispose();
@@ -154,10 +154,73 @@ public sealed class GenerationEngineTests
         Assert.Equal((0, 0), (engine.UsedBlocks, runner.HeldImages));
     }
 
+    [Fact]
+    public async Task A_further_turn_processes_only_what_is_new()
+    {
+        var runner = new FakeRunner(40, BlockSize);
+        using GenerationEngine engine = Engine(runner, 40);
+        int[] first = Prompt(30, 1);
+        GenerationResult answer = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(first, 6)));
+        Assert.Equal(0, answer.Usage.ReusedTokens);
+        int[] second = [.. first, .. answer.TokenIds, .. Prompt(5, 2)];
+        GenerationResult further = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(second, 6)));
+        Assert.Equal(32, further.Usage.ReusedTokens); // 35 tokens were processed: the last one chosen was not; 8 full pages
+        Assert.Equal(FakeRunner.Answer(second, 6), further.TokenIds);
+        Idle(engine, runner);
+    }
+
+    [Fact]
+    public async Task The_same_prompt_again_computes_its_last_token()
+    {
+        var runner = new FakeRunner(40, BlockSize);
+        using GenerationEngine engine = Engine(runner, 40);
+        int[] prompt = Prompt(8 * BlockSize, 3);
+        await GenerationResult.CollectAsync(engine.GenerateAsync(Request(prompt, 3)));
+        GenerationResult again = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(prompt, 3)));
+        Assert.Equal(7 * BlockSize, again.Usage.ReusedTokens);
+        Assert.Equal(FakeRunner.Answer(prompt, 3), again.TokenIds);
+    }
+
+    [Fact]
+    public async Task Other_pictures_share_only_what_stands_before_them()
+    {
+        var runner = new FakeRunner(60, BlockSize);
+        using GenerationEngine engine = Engine(runner, 60);
+        int[] prompt = Prompt(40, 4);
+        for (int i = 0; i < 10; i++) prompt[13 + i] = -1 - i;
+        SequenceRequest request = Request(prompt, 2, images: true) with { ImagesKey = 1 };
+        await GenerationResult.CollectAsync(engine.GenerateAsync(request));
+        GenerationResult other = await GenerationResult.CollectAsync(engine.GenerateAsync(request with { ImagesKey = 2 }));
+        Assert.Equal((12, 2), (other.Usage.ReusedTokens, runner.Encoded));
+        GenerationResult same = await GenerationResult.CollectAsync(engine.GenerateAsync(request));
+        Assert.Equal((36, 2), (same.Usage.ReusedTokens, runner.Encoded)); // its pictures are not even encoded
+        Assert.Equal(FakeRunner.Answer(prompt, 2), same.TokenIds);
+        Idle(engine, runner);
+    }
+
+    [Fact]
+    public async Task Reuse_can_be_turned_off()
+    {
+        var runner = new FakeRunner(40, BlockSize);
+        using var engine = new GenerationEngine(runner, new GenerationEngineOptions { Blocks = 40, BlockSize = BlockSize, ReusePrefixes = false }, NullLogger.Instance);
+        for (int i = 0; i < 2; i++)
+        {
+            GenerationResult result = await GenerationResult.CollectAsync(engine.GenerateAsync(Request(Prompt(30, 1), 2)));
+            Assert.Equal(0, result.Usage.ReusedTokens);
+        }
+    }
+
     private static GenerationEngine Engine(FakeRunner runner, int blocks, int budget = 16) => new(
         runner, new GenerationEngineOptions { Blocks = blocks, BlockSize = BlockSize, MaxStepTokens = budget, MaxSequences = 5 }, NullLogger.Instance);
 
     private static int[] Prompt(int length, int seed) => [.. Enumerable.Range(0, length).Select(i => ((i * 31) + (seed * 17)) % FakeRunner.Vocabulary)];
+
+    /// <summary>The prompt with a row of a picture in its middle.</summary>
+    private static int[] WithImage(int[] prompt)
+    {
+        prompt[prompt.Length / 2] = -1;
+        return prompt;
+    }
 
     private static SequenceRequest Request(int[] prompt, int answer, bool images = false) => new()
     {
@@ -169,8 +232,8 @@ public sealed class GenerationEngineTests
 
     private static async Task RunAsync(GenerationEngine engine, int promptLength, int answer, int cancelAt, bool images, int seed)
     {
-        int[] prompt = Prompt(promptLength, seed);
-        if (images) prompt[promptLength / 2] = -1;
+        int[] prompt = Prompt(promptLength, seed % 3); // some share their beginning, and whole prompts
+        if (images) prompt = WithImage(prompt);
         int[] expected = FakeRunner.Answer(prompt, answer);
         using var cancel = new CancellationTokenSource();
         if (cancelAt == 0) await cancel.CancelAsync();

@@ -10,8 +10,10 @@ namespace ConvLLaVA.Engine.Tests.Generation;
 /// steps.</summary>
 public sealed class SchedulerTests
 {
-    [Fact]
-    public void Any_workload_keeps_the_promises()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Any_workload_keeps_the_promises(bool reuse)
     {
         Gen<(int Blocks, int BlockSize, int Budget, int MaxSequences)> limits =
             from blocks in Gen.Choose(2, 12)
@@ -29,15 +31,16 @@ public sealed class SchedulerTests
             from l in limits
             from jobs in job.ArrayOf(14)
             select (l, jobs);
-        int preemptions = 0, refusals = 0;
+        int preemptions = 0, refusals = 0, reused = 0;
         Prop.ForAll(workload.ToArbitrary(), w =>
         {
-            var run = new Workload(w.Limits.Blocks, w.Limits.BlockSize, w.Limits.Budget, w.Limits.MaxSequences, w.Jobs);
+            var run = new Workload(w.Limits.Blocks, w.Limits.BlockSize, w.Limits.Budget, w.Limits.MaxSequences, w.Jobs, reuse);
             run.ToTheEnd();
+            reused += run.Reused;
             preemptions += (int)run.Preemptions;
             refusals += run.Refusals;
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(600));
-        Assert.True(preemptions > 100 && refusals > 100, $"{preemptions} preemptions, {refusals} refusals: the workloads prove little");
+        Assert.True(preemptions > 100 && refusals > 100 && (!reuse || reused > 100), $"{preemptions} preemptions, {refusals} refusals, {reused} tokens reused: the workloads prove little");
     }
 
     [Fact]
@@ -80,8 +83,14 @@ public sealed class SchedulerTests
         Assert.Equal(0, pool.UsedCount);
     }
 
-    private static RunningSequence Sequence(int prompt, long arrival) => new(
-        new SequenceRequest { PromptTokens = [.. Enumerable.Range(0, prompt).Select(i => (int)(arrival * 1000) + i)], Decoder = new NoText() }, arrival, CancellationToken.None);
+    /// <summary>A prompt like no other, or with reuse one of three that begin alike.</summary>
+    private static RunningSequence Sequence(int prompt, long arrival, int? reuseBlockSize = null)
+    {
+        Func<int, int> token = reuseBlockSize is null ? i => (int)(arrival * 1000) + i : i => i < 7 ? i : (int)(arrival % 3 * 1000) + i;
+        var sequence = new RunningSequence(new SequenceRequest { PromptTokens = [.. Enumerable.Range(0, prompt).Select(token)], Decoder = new NoText() }, arrival, CancellationToken.None);
+        if (reuseBlockSize is { } blockSize) sequence.Keys = new PageKeys(sequence.Tokens, blockSize, 0);
+        return sequence;
+    }
 
     /// <summary>A request: steps after the one before, tokens of prompt and answer, steps until it is cancelled.</summary>
     private sealed record Job(int Gap, int Prompt, int Answer, int CancelAfter);
@@ -93,14 +102,16 @@ public sealed class SchedulerTests
         private readonly Scheduler _scheduler;
         private readonly StepPlan _plan;
         private readonly int _budget, _maxSequences, _blockSize;
-        private readonly Dictionary<int, (long Owner, int Token)> _memory = []; // by slot
+        private readonly bool _reuse;
+        private readonly Dictionary<int, ulong> _memory = []; // by slot: stands for the token there and all before it
         private readonly List<(RunningSequence Sequence, Job Job, int Since)> _live = [];
         private readonly Queue<(int Step, int Index, Job Job)> _coming = new();
         private int _step;
 
-        public Workload(int blocks, int blockSize, int budget, int maxSequences, IReadOnlyList<Job> jobs)
+        public Workload(int blocks, int blockSize, int budget, int maxSequences, IReadOnlyList<Job> jobs, bool reuse = false)
         {
             (_budget, _maxSequences, _blockSize) = (budget, maxSequences, blockSize);
+            _reuse = reuse;
             _pool = new BlockPool(blocks, blockSize);
             _scheduler = new Scheduler(_pool, budget, maxSequences);
             _plan = new StepPlan(blockSize);
@@ -110,6 +121,9 @@ public sealed class SchedulerTests
         public long Preemptions => _scheduler.Preemptions;
 
         public int Refusals { get; private set; }
+
+        /// <summary>Tokens that somebody else had processed.</summary>
+        public int Reused { get; private set; }
 
         /// <summary>The jobs that came to their end, and the step, counted from 0, of their last token.</summary>
         public List<(int Job, int Step)> Finished { get; } = [];
@@ -135,7 +149,7 @@ public sealed class SchedulerTests
             while (_coming.TryPeek(out (int Step, int Index, Job Job) next) && next.Step <= _step)
             {
                 _coming.Dequeue();
-                RunningSequence sequence = Sequence(next.Job.Prompt, next.Index);
+                RunningSequence sequence = Sequence(next.Job.Prompt, next.Index, _reuse ? _blockSize : null);
                 if (next.Job.Prompt > _scheduler.LongestSequence)
                 {
                     // (15) at once, and it leaves no trace.
@@ -181,8 +195,8 @@ public sealed class SchedulerTests
         private void CheckPages()
         {
             int[] held = [.. _scheduler.Running.SelectMany(sequence => sequence.Table!.Blocks)];
-            Assert.Equal(held.Length, held.Distinct().Count());
-            Assert.Equal(held.Length, _pool.UsedCount);
+            if (!_reuse) Assert.Equal(held.Length, held.Distinct().Count());
+            Assert.Equal(held.Distinct().Count(), _pool.UsedCount);
         }
 
         /// <summary>The batch says where each token goes, and every earlier token of its sequence is where the tables say.</summary>
@@ -200,16 +214,23 @@ public sealed class SchedulerTests
                 {
                     Assert.Equal(sequence.Tokens[position], _plan.TokenIds[row]);
                     Assert.Equal(position, _plan.Batch.Positions[row]);
-                    _memory[_plan.Batch.Slots[row]] = (sequence.Arrival, sequence.Tokens[position]);
+                    _memory[_plan.Batch.Slots[row]] = Upto(sequence, position);
                 }
                 for (int position = 0; position < end; position++)
                 {
                     int block = _plan.Batch.BlockTables[(s * _plan.Batch.MaxBlocks) + (position / _blockSize)];
-                    Assert.Equal((sequence.Arrival, sequence.Tokens[position]), _memory[(block * _blockSize) + (position % _blockSize)]);
+                    Assert.Equal(Upto(sequence, position), _memory[(block * _blockSize) + (position % _blockSize)]);
                 }
                 if (end == sequence.Tokens.Count) Assert.Equal(row - 1, _plan.Batch.LogitRows[outputs++]);
             }
             Assert.Equal((_plan.TokenCount, _plan.TokenCount, _plan.Sequences.Count, outputs), (row, _plan.Batch.TokenCount, _plan.Batch.SequenceCount, _plan.Batch.LogitCount));
+        }
+
+        private static ulong Upto(RunningSequence sequence, int position)
+        {
+            ulong hash = 14695981039346656037;
+            for (int i = 0; i <= position; i++) hash = (hash ^ (uint)sequence.Tokens[i]) * 1099511628211;
+            return hash;
         }
 
         private void Complete()
@@ -219,7 +240,8 @@ public sealed class SchedulerTests
             {
                 if (!_plan.Complete(s)) continue;
                 RunningSequence sequence = planned[s];
-                sequence.Tokens.Add(-_step);
+                if (sequence.Generated == 0) Reused += sequence.Reused;
+                sequence.Tokens.Add(_reuse ? sequence.Tokens.Count : -_step);
                 Job job = _live.Single(entry => entry.Sequence == sequence).Job;
                 if (sequence.Generated < job.Answer && sequence.Tokens.Count <= _scheduler.LongestSequence) continue;
                 Finished.Add(((int)sequence.Arrival, _step));

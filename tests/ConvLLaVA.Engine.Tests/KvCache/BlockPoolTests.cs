@@ -15,7 +15,7 @@ public sealed class BlockPoolTests
     public void Any_operations_keep_the_books_straight()
     {
         Gen<(int Kind, int Which, int Amount)> operation =
-            from kind in Gen.Choose(0, 7)
+            from kind in Gen.Choose(0, 10)
             from which in Gen.Choose(0, 1 << 20)
             from amount in Gen.Choose(0, 1 << 20)
             select (kind, which, amount);
@@ -30,6 +30,51 @@ public sealed class BlockPoolTests
             world.ReleaseAll();
             world.Check();
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(400));
+    }
+
+    [Fact]
+    public void A_sealed_page_is_found_again_until_its_room_is_needed()
+    {
+        var pool = new BlockPool(4, 2);
+        var table = new BlockTable(pool);
+        table.Prepare(0, 4, (_, _) => { });
+        (int first, int second) = (table.Blocks[0], table.Blocks[1]);
+        table.Seal(0, 10);
+        table.Seal(1, 11);
+        table.Release();
+        Assert.Equal((3, 2, 0), (pool.FreeCount, pool.KeptCount, pool.UsedCount));
+
+        var again = new BlockTable(pool);
+        Assert.True(pool.TryFind(10, out int found));
+        again.Reuse(found);
+        Assert.Equal(first, found);
+        Assert.Equal((2, 1), (pool.FreeCount, pool.KeptCount));
+        Assert.Throws<BlockException>(() => again.WritableSlot(1));
+
+        int empty = pool.Take(), evicted = pool.Take(); // first the empty page, then the kept one, never the held one
+        Assert.NotEqual(second, empty);
+        Assert.Equal(second, evicted);
+        Assert.False(pool.TryFind(11, out _));
+        Assert.True(pool.TryFind(10, out _));
+        Assert.Throws<InvalidOperationException>(() => pool.Take());
+    }
+
+    [Fact]
+    public void The_same_content_has_one_page()
+    {
+        var pool = new BlockPool(4, 2);
+        var first = new BlockTable(pool);
+        var second = new BlockTable(pool);
+        first.Prepare(0, 2, (_, _) => { });
+        second.Prepare(0, 2, (_, _) => { });
+        first.Seal(0, 5);
+        second.Seal(0, 5);
+        Assert.Equal(first.Blocks[0], second.Blocks[0]);
+        Assert.Equal((1, 2), (pool.UsedCount, pool.ReferencesOf(first.Blocks[0])));
+        Assert.Throws<BlockException>(() => pool.Seal(first.Blocks[0], 6));
+        Assert.Throws<BlockException>(() => pool.Seal(3, 6)); // free
+        Assert.Throws<ArgumentOutOfRangeException>(() => pool.Seal(first.Blocks[0], 0));
+        Assert.Throws<BlockException>(() => pool.Reuse(3));
     }
 
     [Fact]
@@ -79,6 +124,8 @@ public sealed class BlockPoolTests
         private readonly BlockPool _pool = new(Blocks, BlockSize);
         private readonly int[] _memory = new int[Blocks * BlockSize];
         private readonly List<(BlockTable Table, List<int> Expected)> _live = [];
+        private readonly Dictionary<UInt128, (int Page, int[] Content, UInt128 Parent)> _sealed = []; // what was sealed, and still should be found
+        private readonly Dictionary<UInt128, BlockTable[]> _holders = []; // tables that held each sealed page at the last look
         private int _lastValue;
 
         public void Apply(int kind, int which, int amount)
@@ -107,6 +154,15 @@ public sealed class BlockPoolTests
                     Assert.Empty(table.Blocks);
                     _live.RemoveAt(which % _live.Count);
                     break;
+                case 7: // seal the full pages that are not sealed yet, first to last, as a sequence does
+                    Seal(table, expected);
+                    break;
+                case 8: // begin like an earlier table, as far as its pages are still there
+                    Reuse(expected, amount);
+                    break;
+                case 9: // the same tokens again, written into pages of its own and sealed: the books must not have them twice
+                    Rewrite(expected);
+                    break;
                 default: // pages that nobody holds
                     int[] free = [.. Enumerable.Range(1, _pool.Capacity).Where(page => _pool.ReferencesOf(page) == 0)];
                     if (free.Length == 0) return;
@@ -118,8 +174,10 @@ public sealed class BlockPoolTests
 
         public void Check()
         {
-            // (1) used and free pages and page 0 are all there are.
-            Assert.Equal(Blocks, _pool.UsedCount + _pool.FreeCount + 1);
+            // (1) used, kept, empty pages and page 0 are all there are.
+            int empty = _pool.FreeCount - _pool.KeptCount;
+            Assert.Equal(Blocks, _pool.UsedCount + _pool.KeptCount + empty + 1);
+            Assert.InRange(empty, 0, _pool.Capacity);
             for (int page = 1; page < Blocks; page++)
             {
                 // (2) a page is held as often as tables hold it.
@@ -140,14 +198,84 @@ public sealed class BlockPoolTests
                     if (_pool.ReferencesOf(page) > 1) Assert.Throws<BlockException>(() => table.WritableSlot(position));
                 }
             }
-            CheckFreePages();
+            CheckSealedPages();
         }
 
+        /// <summary>Everything goes; kept pages are given up only now, so that they live through the operations before.</summary>
         public void ReleaseAll()
         {
             foreach ((BlockTable table, _) in _live) table.Release();
             _live.Clear();
             Assert.Equal((0, Blocks - 1), (_pool.UsedCount, _pool.FreeCount));
+            CheckSealedPages();
+            CheckFreePages();
+        }
+
+        private static UInt128 KeyOf(IEnumerable<int> tokens) => tokens.Aggregate((UInt128)7, (key, token) => unchecked((key * 1_000_003) + (uint)token));
+
+        /// <summary>(5) a sealed page keeps its content and cannot be written; (6) key to page and page to content agree; (7) only pages
+        /// that nobody holds are forgotten, and none before the pages that continue it.</summary>
+        private void CheckSealedPages()
+        {
+            int kept = 0;
+            foreach ((UInt128 key, (int page, int[] content, _)) in _sealed.ToArray())
+            {
+                if (!_pool.TryFind(key, out int found))
+                {
+                    Assert.DoesNotContain(_holders.GetValueOrDefault(key, []), table => table.Blocks.Contains(page)); // forgotten while held
+                    _sealed.Remove(key);
+                    continue;
+                }
+                Assert.Equal(page, found);
+                Assert.Equal(content, _memory.AsSpan(page * BlockSize, BlockSize).ToArray());
+                Assert.False(_pool.IsWritable(page));
+                if (_pool.ReferencesOf(page) == 0) kept++;
+            }
+            foreach ((_, (_, _, UInt128 parent)) in _sealed) Assert.True(parent == 0 || _pool.TryFind(parent, out _), "a page was forgotten before one that continues it");
+            Assert.Equal(kept, _pool.KeptCount);
+            _holders.Clear();
+            foreach ((UInt128 key, (int page, _, _)) in _sealed)
+                _holders.Add(key, [.. _live.Select(entry => entry.Table).Where(table => table.Blocks.Contains(page))]);
+            Assert.Equal(_sealed.Count, _sealed.Values.Select(entry => entry.Page).Distinct().Count());
+        }
+
+        private void Seal(BlockTable table, List<int> tokens)
+        {
+            UInt128 parent = 0;
+            for (int page = 0; page < tokens.Count / BlockSize; page++)
+            {
+                UInt128 key = KeyOf(tokens.Take((page + 1) * BlockSize));
+                int block = table.Blocks[page];
+                if (_sealed.Values.All(entry => entry.Page != block))
+                {
+                    table.Seal(page, key);
+                    if (!_sealed.ContainsKey(key)) _sealed.Add(key, (block, [.. tokens.Skip(page * BlockSize).Take(BlockSize)], parent));
+                    Assert.Equal(_sealed[key].Page, table.Blocks[page]);
+                    Assert.Throws<BlockException>(() => table.Seal(page, key));
+                }
+                Assert.Throws<BlockException>(() => table.WritableSlot(page * BlockSize));
+                parent = key;
+            }
+        }
+
+        private void Reuse(List<int> tokens, int amount)
+        {
+            var table = new BlockTable(_pool);
+            int most = tokens.Count == 0 ? 0 : amount % ((tokens.Count / BlockSize) + 1), taken = 0;
+            for (; taken < most && _pool.TryFind(KeyOf(tokens.Take((taken + 1) * BlockSize)), out int block); taken++) table.Reuse(block);
+            _live.Add((table, [.. tokens.Take(taken * BlockSize)]));
+        }
+
+        private void Rewrite(List<int> tokens)
+        {
+            int length = tokens.Count / BlockSize * BlockSize;
+            var table = new BlockTable(_pool);
+            if (length == 0 || table.BlocksNeeded(0, length) > _pool.FreeCount) return;
+            table.Prepare(0, length, Copy);
+            for (int position = 0; position < length; position++) _memory[table.WritableSlot(position)] = tokens[position];
+            CheckSealedPages(); // what was given up for room is not expected any more
+            Seal(table, [.. tokens.Take(length)]);
+            _live.Add((table, [.. tokens.Take(length)]));
         }
 
         /// <summary>(3) Every free page comes out once, and none that is held.</summary>
@@ -172,8 +300,11 @@ public sealed class BlockPoolTests
                 Assert.Equal(free, _pool.FreeCount);
                 return;
             }
+            // A sealed page that only this table holds is copied too, and then kept: its room comes back.
+            int last = Math.Min(table.Blocks.Count, _pool.BlocksFor(end));
+            int back = Enumerable.Range(0, last).Skip(start / BlockSize).Select(i => table.Blocks[i]).Count(page => _pool.ReferencesOf(page) == 1 && !_pool.IsWritable(page));
             table.Prepare(start, end, Copy);
-            Assert.Equal(free - needed, _pool.FreeCount);
+            Assert.Equal(free - needed + back, _pool.FreeCount);
             for (int position = start; position < end; position++)
             {
                 _memory[table.WritableSlot(position)] = ++_lastValue;
