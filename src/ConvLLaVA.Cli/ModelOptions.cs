@@ -8,7 +8,7 @@ namespace ConvLLaVA.Cli;
 /// <summary>The options that say which model to load and how, common to all commands that load one.</summary>
 internal sealed class ModelOptions
 {
-    private readonly Option<string?> _model = new("--model", "-m") { Description = "Checkpoint folder; without it the demo model is used.", HelpName = "DIR" };
+    private readonly Option<string?> _model = new("--model", "-m") { Description = "Checkpoint folder, or synth:PRESET for random weights; without it the demo model is used.", HelpName = "DIR" };
     private readonly Option<string?> _visionTower = new("--vision-tower") { Description = "Folder of the vision tower, ahead of where the checkpoint says.", HelpName = "DIR" };
     private readonly Option<string> _device = new("--device") { Description = "auto or cpu.", DefaultValueFactory = _ => "auto", HelpName = "DEVICE" };
     private readonly Option<string> _dtype = new("--dtype") { Description = "Precision weights are kept in: auto (as stored), float32, float16 or bfloat16.", DefaultValueFactory = _ => "auto", HelpName = "TYPE" };
@@ -40,9 +40,7 @@ internal sealed class ModelOptions
         WeightType = parsed.GetValue(_dtype) switch
         {
             "auto" => null,
-            "float32" or "fp32" => DType.Float32,
-            "float16" or "fp16" => DType.Float16,
-            "bfloat16" or "bf16" => DType.BFloat16,
+            var name when DTypeNames.TryParse(name) is { } type => type,
             var other => throw new InvalidInputException($"--dtype is '{other}' but must be auto, float32, float16 or bfloat16."),
         },
         Threads = parsed.GetValue(_threads),

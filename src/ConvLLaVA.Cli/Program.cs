@@ -24,6 +24,7 @@ internal static class Program
             DumpCommand.Create(),
             TokenizeCommand.Create(),
             InspectCommand.Create(),
+            SynthCommand.Create(),
         };
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)

@@ -54,7 +54,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     public MemoryLedger Memory => _backend.Memory;
 
     /// <summary>Opens a checkpoint folder and makes it ready to answer.</summary>
-    /// <param name="folder">The folder of the language model, as published.</param>
+    /// <param name="folder">The folder of the language model, as published; or <c>synth:PRESET</c> for a model with random weights.</param>
     /// <param name="options">How to load; null for the defaults.</param>
     /// <param name="progress">Told how far loading has come.</param>
     /// <param name="cancellation">Ends loading early.</param>
@@ -150,7 +150,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     {
         progress?.Report(new LoadProgress("checkpoint", 0));
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
-        Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
+        Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, SyntheticType = options.WeightType ?? DType.BFloat16, Logger = logger });
         IBackend? backend = null;
         try
         {
