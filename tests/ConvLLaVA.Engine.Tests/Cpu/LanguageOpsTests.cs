@@ -72,7 +72,7 @@ public sealed class LanguageOpsTests
     [Fact]
     public void RopeFrequencies_HavePyTorchBits()
     {
-        float[] frequencies = RopeTable.InverseFrequencies(new RopeParameters(128, 10000));
+        float[] frequencies = RopeAngles.InverseFrequencies(new RopeParameters(128, 10000));
         byte[] bytes = frequencies.SelectMany(BitConverter.GetBytes).ToArray();
         string hash = Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(bytes));
         Assert.Equal("4b659c349432de9f79dd9cb4ee360c56e20be3809e01d4bbccbf2ebeae925c3d", hash);
