@@ -33,7 +33,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         _prompts = new PromptBuilder(checkpoint.Config, checkpoint.Vision, checkpoint.Preprocessor, Tokenizer, options, logger);
         cancellation.ThrowIfCancellationRequested();
         if (options.WeightType is { } type) _converted = new WeightConverter(backend, type);
-        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress);
+        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress, cancellation);
         cancellation.ThrowIfCancellationRequested();
         progress?.Report(new LoadProgress("memory", 0.95));
         _runner = new ModelRunner(_model, backend, _prompts.TileHeight, _prompts.TileWidth, options);

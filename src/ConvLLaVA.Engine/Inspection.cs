@@ -35,8 +35,8 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
         (int height, int width) = PromptBuilder.TileSize(checkpoint.Preprocessor);
         long workspace = model.PlanWorkspace(height, width, options.MaxStepTokens, options.MaxSequences);
         LlavaConfig config = checkpoint.Config;
-        long perToken = 2L * config.NumHiddenLayers * config.NumKeyValueHeads * config.HeadDim * sizeof(float);
-        long kvCache = perToken * ModelRunner.KvTokens(config, options);
+        long perToken = ModelRunner.KvBytesPerToken(config, DType.Float32);
+        long kvCache = perToken * ModelRunner.KvTokens(config, options, DType.Float32, null);
         return new Inspection(config, checkpoint.Vision, checkpoint.VisionSource, checkpoint.Summary, height, width,
             model.TokensPerTile(height, width), workspace, perToken, kvCache);
     }

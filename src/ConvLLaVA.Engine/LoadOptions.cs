@@ -41,6 +41,9 @@ public sealed record LoadOptions
     /// one and at most sixteen contexts of <c>max_position_embeddings</c>.</summary>
     public int? KvCacheTokens { get; init; }
 
+    /// <summary>Bytes the KV cache may take, when <see cref="KvCacheTokens"/> does not say; null leaves the choice to the engine.</summary>
+    public long? KvMemory { get; init; }
+
     /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
     public long MaxImagePixels { get; init; } = 178_956_970;
 
@@ -53,6 +56,7 @@ public sealed record LoadOptions
         AtLeast(MaxSequences, 1, nameof(MaxSequences));
         AtLeast(Threads, 0, nameof(Threads));
         if (KvCacheTokens is { } tokens) AtLeast(tokens, 1, nameof(KvCacheTokens));
+        if (KvMemory is { } bytes && bytes < 1) throw new InvalidInputException($"{nameof(KvMemory)} is {bytes} but must be at least 1.");
         if (WeightType is { } type && !type.IsFloating())
             throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
     }
