@@ -16,7 +16,8 @@ internal static class SynthCommand
         var seed = new Option<ulong>("--seed") { Description = "The same seed gives the same bytes, on any number of threads.", HelpName = "N" };
         var output = new Option<string>("--out", "-o") { Description = "The folder to write; must not exist or be empty.", HelpName = "DIR", Required = true };
         var threads = new Option<int>("--threads") { Description = "Threads to write with; 0 for all.", HelpName = "N" };
-        foreach (Option option in (Option[])[preset, dtype, seed, output, threads]) command.Add(option);
+        var configOnly = new Option<bool>("--config-only") { Description = "Write the configurations and the tokenizer, no weights." };
+        foreach (Option option in (Option[])[preset, dtype, seed, output, threads, configOnly]) command.Add(option);
         command.SetAction(async (parsed, cancellation) =>
         {
             SyntheticPreset sizes = SyntheticPreset.Get(parsed.GetValue(preset)!);
@@ -24,6 +25,11 @@ internal static class SynthCommand
             string folder = parsed.GetValue(output)!;
             int workers = parsed.GetValue(threads);
             if (workers < 0) throw new InvalidInputException($"--threads is {workers} but must be 0 or more.");
+            if (parsed.GetValue(configOnly))
+            {
+                SyntheticCheckpoint.WriteConfiguration(folder, sizes, type);
+                return Program.Done;
+            }
             await LoadingBar.RunAsync("writing", progress => Task.Run(() =>
             {
                 SyntheticCheckpoint.Write(folder, sizes, type, parsed.GetValue(seed), workers, progress, cancellation);

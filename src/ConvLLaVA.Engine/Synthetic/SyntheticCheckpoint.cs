@@ -26,7 +26,24 @@ public static class SyntheticCheckpoint
     public static void Write(string folder, SyntheticPreset preset, DType dtype, ulong seed, int threads = 0, IProgress<LoadProgress>? progress = null, CancellationToken cancellation = default)
         => Write(folder, preset, dtype, seed, threads, progress, LargestShard, cancellation);
 
+    /// <summary>Writes the configurations and the tokenizer alone, on the same terms.</summary>
+    /// <exception cref="InvalidInputException">The folder is taken or cannot be written.</exception>
+    public static void WriteConfiguration(string folder, SyntheticPreset preset, DType dtype) => Build(folder, dtype, partial => SyntheticFiles.Write(partial, preset, dtype));
+
     internal static void Write(string folder, SyntheticPreset preset, DType dtype, ulong seed, int threads, IProgress<LoadProgress>? progress, long largestShard, CancellationToken cancellation = default)
+        => Build(folder, dtype, partial =>
+        {
+            Shard[] shards = Plan(preset, dtype, largestShard);
+            long bytes = shards.Sum(shard => shard.Bytes);
+            RequireRoom(partial, bytes);
+            SyntheticFiles.Write(partial, preset, dtype);
+            var job = new Job(seed, dtype, threads, bytes, progress, cancellation);
+            foreach (Shard shard in shards) job.Write(partial, shard);
+            WriteIndex(partial, shards);
+        });
+
+    /// <summary>Has a folder beside the target filled and puts it in the target's place.</summary>
+    private static void Build(string folder, DType dtype, Action<string> fill)
     {
         if (!dtype.IsFloating()) throw new InvalidInputException($"The weights cannot be of type {dtype.Name()}, only float32, float16 or bfloat16.");
         string target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
@@ -35,13 +52,8 @@ public static class SyntheticCheckpoint
         string partial = string.Create(CultureInfo.InvariantCulture, $"{target}.{Environment.ProcessId}.partial");
         try
         {
-            Shard[] shards = Plan(preset, dtype, largestShard);
             if (Path.GetDirectoryName(target) is { } parent) Directory.CreateDirectory(parent);
-            RequireRoom(target, shards.Sum(shard => shard.Bytes));
-            SyntheticFiles.Write(partial, preset, dtype);
-            var job = new Job(seed, dtype, threads, shards.Sum(shard => shard.Bytes), progress, cancellation);
-            foreach (Shard shard in shards) job.Write(partial, shard);
-            WriteIndex(partial, shards);
+            fill(partial);
             if (Directory.Exists(target)) Directory.Delete(target);
             Directory.Move(partial, target);
         }
