@@ -1,5 +1,6 @@
 using System.CommandLine;
 using ConvLLaVA.Engine;
+using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 
@@ -31,12 +32,7 @@ internal sealed class ModelOptions
     public LoadOptions LoadOptions(ParseResult parsed) => new()
     {
         VisionTower = parsed.GetValue(_visionTower),
-        Device = parsed.GetValue(_device) switch
-        {
-            "auto" => Device.Auto,
-            "cpu" => Device.Cpu,
-            var other => throw new InvalidInputException($"--device is '{other}' but must be auto or cpu."),
-        },
+        Device = DeviceOf(parsed.GetValue(_device)!),
         WeightType = parsed.GetValue(_dtype) switch
         {
             "auto" => null,
@@ -49,11 +45,20 @@ internal sealed class ModelOptions
         LoggerFactory = new StderrLoggerFactory(parsed.GetValue(_verbose) ? LogLevel.Debug : LogLevel.Warning),
     };
 
+    /// <summary>The device of that name.</summary>
+    /// <exception cref="InvalidInputException">There is none.</exception>
+    public static Device DeviceOf(string name) => name switch
+    {
+        "auto" => Device.Auto,
+        "cpu" => Device.Cpu,
+        _ => throw new InvalidInputException($"--device is '{name}' but must be auto or cpu."),
+    };
+
     /// <summary>Loads the model, with a progress bar on stderr when that is a terminal.</summary>
-    public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation)
+    public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation, Profiler? profiler = null)
     {
         string folder = ModelFolder(parsed);
-        LoadOptions options = LoadOptions(parsed);
+        LoadOptions options = LoadOptions(parsed) with { Profiler = profiler };
         return await LoadingBar.RunAsync(progress => ConvLlava.LoadAsync(folder, options, progress, cancellation));
     }
 }

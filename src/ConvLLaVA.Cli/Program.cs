@@ -25,6 +25,9 @@ internal static class Program
             TokenizeCommand.Create(),
             InspectCommand.Create(),
             SynthCommand.Create(),
+            SelftestCommand.Create(),
+            BenchCommand.Create(),
+            ProfileCommand.Create(),
         };
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)

@@ -50,6 +50,21 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     /// <summary>Name of the backend: <c>cpu (…)</c>.</summary>
     public string BackendName => _backend.Name;
 
+    /// <summary>The networks, for measurements.</summary>
+    internal LlavaModel Model => _model;
+
+    /// <summary>The backend, for measurements within <see cref="Exclusive"/>.</summary>
+    internal IBackend Backend => _backend;
+
+    /// <summary>Pixels of a tile as the vision tower sees it.</summary>
+    internal (int Height, int Width) TileSize => (_prompts.TileHeight, _prompts.TileWidth);
+
+    /// <summary>Bytes of all weights as stored.</summary>
+    internal long WeightBytes => _checkpoint.Summary.Total.Bytes;
+
+    /// <summary>Runs <paramref name="work"/> on the backend while no request does.</summary>
+    internal void Exclusive(Action work) => _runner.Exclusive(work);
+
     /// <summary>Who holds how much memory, at any time; all zero once disposed.</summary>
     public MemoryLedger Memory => _backend.Memory;
 
@@ -155,6 +170,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         try
         {
             backend = new CpuBackend(options.Threads);
+            if (options.Profiler is { } profiler) backend = profiler.Attach(backend);
             return new ConvLlava(checkpoint, backend, options, progress, cancellation);
         }
         catch

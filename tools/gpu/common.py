@@ -59,7 +59,7 @@ class Context:
 
     def bench(self, *arguments, timeout=None):
         """Runs `convllava bench` -> the object it writes."""
-        path = self.out / f"bench-{'-'.join(a for a in arguments if not a.startswith('-') and '/' not in a)[:60]}.json"
+        path = self.out / f"bench-{slug(' '.join(arguments))[:80]}.json"
         self.run("bench", *arguments, "--device", self.device, "--json", path, timeout=timeout)
         return json.loads(path.read_text())
 

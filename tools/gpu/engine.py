@@ -69,11 +69,12 @@ def tables(context):
     """The engine's own times, over one load of the model per precision."""
     rows = []
     model = f"synth:{context.preset}"
+    sizes = ["--image-sizes", "768,1024,1536"] if context.device == "cuda" else []
     kinds = {"bfloat16": ["load", "encode", "prefill", "decode", "e2e"], "float16": ["encode", "prefill", "decode"]}
     for dtype, wanted in kinds.items():
         def one():
             context.require(15, dtype)
-            return {"bench": context.bench(*wanted, "--model", model, "--dtype", dtype)}
+            return {"bench": context.bench(*wanted, "--model", model, "--dtype", dtype, *sizes)}
         attempt(rows, dtype, one)
 
     def kernels():

@@ -32,6 +32,13 @@ internal sealed class InstrumentBackend : IDisposable
         return new InstrumentBackend(new CpuBackend(options.Threads), new StopwatchTimer());
     }
 
+    /// <summary>The timer that fits a backend.</summary>
+    public static IDeviceTimer TimerOf(IBackend backend)
+    {
+        _ = backend;
+        return new StopwatchTimer();
+    }
+
     /// <summary>Puts the first rows of a bound table into a matrix of the same width: the way to bring data to any device.</summary>
     public void Upload(EmbeddingTable table, Tensor output) => Upload(Backend, table, output);
 

@@ -14,7 +14,7 @@ internal interface IOperationObserver
 
 /// <summary>A backend that tells an observer of every operation and passes it on. Steps are never replayed from a recording, so that their
 /// operations are seen.</summary>
-internal sealed class ObservedBackend(IBackend inner, IOperationObserver observer, bool ownsInner = true) : IBackend
+internal sealed class ObservedBackend(IBackend inner, IOperationObserver observer, bool ownsInner = true, bool tellsPlanned = false) : IBackend
 {
     public string Name => inner.Name;
 
@@ -88,7 +88,7 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
         => Tell(workspace, CostModel.NormQkvRope(input, qkv, rope, kv, query, inner), () => inner.NormQkvRope(input, norm, qkv, rope, batch, kv, layer, query, workspace));
 
     public void PagedAttention(Tensor query, PagedBatch batch, KvStorage kv, int layer, Tensor output, Workspace workspace)
-        => Tell(workspace, workspace.IsPlanning ? default : CostModel.PagedAttention(query, batch, kv, inner), () => inner.PagedAttention(query, batch, kv, layer, output, workspace));
+        => Tell(workspace, CostModel.PagedAttention(query, batch, kv, inner), () => inner.PagedAttention(query, batch, kv, layer, output, workspace));
 
     public void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace)
         => Tell(workspace, CostModel.NormGatedMlpResidual(hidden, gateUp, down, inner), () => inner.NormGatedMlpResidual(hidden, norm, gateUp, down, workspace));
@@ -103,10 +103,10 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
         if (ownsInner) inner.Dispose();
     }
 
-    /// <summary>An operation that is only being planned is passed on untold.</summary>
+    /// <summary>An operation that is only being planned is passed on untold, unless plans are what is looked at.</summary>
     private void Tell(Workspace workspace, OperationCost cost, Action operation)
     {
-        if (workspace.IsPlanning) operation();
+        if (workspace.IsPlanning && !tellsPlanned) operation();
         else observer.Observe(cost, operation);
     }
 }
