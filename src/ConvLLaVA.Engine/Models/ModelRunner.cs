@@ -39,7 +39,7 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
         KvLayout layout;
         try
         {
-            backend.ReserveSteps(new StepLimits(tokens, outputs, (model.Config.MaxPositionEmbeddings / BlockSize) + 1, outputs));
+            backend.ReserveSteps(new StepLimits(tokens, outputs, model.BlocksPerSequence(BlockSize), outputs));
             layout = model.KvLayoutFor(KvTokens(model.Config, options, backend.ActivationType, backend.AvailableBytes), BlockSize);
             _kv = backend.CreateKvStorage(layout);
         }
