@@ -17,7 +17,7 @@ constexpr int STRIDE = HEAD_DIM + 8;                // of a row in shared memory
 constexpr int STAGE = 2 * KEY_TILE * STRIDE;        // keys, then values
 constexpr int TILE_PAGES = KEY_TILE / PAGE_SIZE;
 constexpr float HIDDEN = -1e30f;                    // finite: a difference of two of them is 0, not NaN
-constexpr int MIN_BLOCKS = HEAD_DIM > 64 ? 3 * 4 / WARPS : 4 * 4 / WARPS;
+constexpr int WARPS_AN_SM = HEAD_DIM >= 64 ? 12 : 16; // what the registers allow: 168 or 128 a thread
 
 static_assert(QUERY_TILE % 16 == 0 && QUERY_TILE <= 2 * KEY_TILE, "the queries pass through one stage");
 static_assert(KEY_TILE % PAGE_SIZE == 0 && KEY_TILE % 16 == 0, "a tile is whole pages");
@@ -27,18 +27,23 @@ static_assert(KEY_TILE % PAGE_SIZE == 0 && KEY_TILE % 16 == 0, "a tile is whole 
 DEVICE void copy_tile(SharedPtr<storage> stage, const storage* key_pages, const storage* value_pages, const int* block_table,
                       int first, int limit, int kv_head, int kv_heads) {
     const int lane = lane_id();
+#pragma unroll
     for (int item = warp_id(); item < 2 * TILE_PAGES; item += WARPS) {
         const int start = first + item % TILE_PAGES * PAGE_SIZE;
         const int page_number = start < limit ? block_table[start / PAGE_SIZE] : 0;
         const storage* page = (item < TILE_PAGES ? key_pages : value_pages) + ((long long)page_number * kv_heads + kv_head) * (PAGE_SIZE * HEAD_DIM);
-        SharedPtr<storage> rows = stage + item * PAGE_SIZE * STRIDE;
+        page += lane * 8;
+        int row = lane / CHUNKS, column = lane % CHUNKS; // of piece i + lane, kept without dividing again
 #pragma unroll
-        for (int i = lane; i < PAGE_SIZE * CHUNKS; i += WARP_SIZE)
-            cp_async16(rows + (i / CHUNKS * STRIDE + i % CHUNKS * 8), page + i * 8, start + i / CHUNKS < limit);
+        for (int i = 0; i < PAGE_SIZE * CHUNKS; i += WARP_SIZE) {
+            cp_async16(stage + ((item * PAGE_SIZE + row) * STRIDE + column * 8), page + i * 8, start + row < limit);
+            row += WARP_SIZE / CHUNKS, column += WARP_SIZE % CHUNKS;
+            if (column >= CHUNKS) column -= CHUNKS, ++row;
+        }
     }
 }
 
-KERNEL(THREADS, MIN_BLOCKS > 0 ? MIN_BLOCKS : 1) attention_prefill(
+KERNEL(THREADS, WARPS_AN_SM / WARPS) attention_prefill(
     const storage* query /*[tokens, heads * HEAD_DIM]*/, const storage* key_pages /*[pages, kv_heads, PAGE_SIZE, HEAD_DIM]*/,
     const storage* value_pages /*as keys*/, storage* out /*[tokens, heads * HEAD_DIM]*/, const int* tile_sequences /*[tiles]*/,
     const int* tile_starts /*[tiles]*/, const int* query_starts /*[sequences + 1]*/, const int* context_lengths /*[sequences]*/,
