@@ -159,7 +159,7 @@ static std::string nvrtc_style(const std::string& messages, const std::string& n
 
 static std::vector<std::string> flags(const Options& options) {
     std::vector<std::string> list{"-std=" + options.standard, "-O2", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-gnu-unique",
-                                  "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-pragma-once-outside-header"};
+                                  "-Wno-unknown-pragmas", "-Wno-attributes"};
 #if defined(__x86_64__)
     list.push_back("-march=native");
 #endif
@@ -270,7 +270,7 @@ static nvrtcResult build(Program& program, const Options& options, std::string& 
     for (const auto& flag : flags(options)) words.push_back(flag);
     std::vector<std::string> first = words;
     for (const auto& macro : options.macros) first.push_back(macro);
-    for (const std::string& word : {"-D__CUDACC__=1", "-D__CUDACC_RTC__=1", "-DEMULATED_DEVICE=1"}) first.push_back(word);
+    for (const char* word : {"-D__CUDACC__=1", "-D__CUDACC_RTC__=1", "-DEMULATED_DEVICE=1"}) first.push_back(word);
     first.push_back("-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10));
     for (const char* word : {"-I.", "-E", "__emulated.cpp", "-o", "__emulated.ii"}) first.push_back(word);
     std::string messages, text;
