@@ -60,8 +60,7 @@ public sealed partial class GpuBackend
             throw new ArgumentException($"NormQkvRope: a projection to {weights.OutFeatures} columns does not fit {_shape}.");
         _ropes.Expect(rope);
         using Workspace.Scope scope = workspace.Open();
-        Tensor normed = workspace.Take(input.Rows, input.Columns);
-        Tensor projected = workspace.Take(input.Rows, weights.OutFeatures);
+        (Tensor normed, Tensor projected) = GpuScratch.Qkv(workspace, input, weights);
         if (query.Data == 0 || input.Rows == 0) return;
         var pages = (GpuKvStorage)kv;
         ArgumentOutOfRangeException.ThrowIfNegative(layer);
@@ -86,14 +85,16 @@ public sealed partial class GpuBackend
         int width = _shape.Heads * _shape.HeadDim;
         RequireRows("PagedAttention", query, width, output, width);
         using Workspace.Scope scope = workspace.Open();
-        bool planning = workspace.IsPlanning;
-        StepArrays? step = planning ? null : Step(batch);
+        if (workspace.IsPlanning)
+        {
+            GpuScratch.PlanAttention(workspace, _shape, batch);
+            return;
+        }
+        if (query.Rows == 0) return;
+        StepArrays step = Step(batch);
         // A recorded step must have room for any context; another one has what it needs.
-        int longest = planning ? batch.MaxBlocks * batch.BlockSize : _repeatable ? step!.TableStride * _shape.BlockSize : step!.LongestDecode;
-        int splits = Math.Max(1, (longest + KernelShape.SplitTokens - 1) / KernelShape.SplitTokens);
-        int rows = planning ? Math.Min(batch.SequenceCount, batch.TokenCount) : step!.DecodeCount;
-        Tensor partial = _shape.Deterministic ? default : workspace.Take(checked(rows * _shape.Heads * splits), _shape.HeadDim + 2, DType.Float32);
-        if (step is null || query.Rows == 0) return;
+        int splits = GpuScratch.Splits(_repeatable ? step.TableStride * _shape.BlockSize : step.LongestDecode);
+        Tensor partial = GpuScratch.Partial(workspace, _shape, step.DecodeCount, splits);
         var pages = (GpuKvStorage)kv;
         ArgumentOutOfRangeException.ThrowIfNegative(layer);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, pages.Layout.Layers);
@@ -113,9 +114,7 @@ public sealed partial class GpuBackend
         Require(hidden.DType == _options.Type && first.OutFeatures == 2 * inner && first.InFeatures == hidden.Columns && second.OutFeatures == hidden.Columns
             && !first.HasBias && !second.HasBias, "NormGatedMlpResidual", hidden, hidden);
         using Workspace.Scope scope = workspace.Open();
-        Tensor normed = workspace.Take(hidden.Rows, hidden.Columns);
-        Tensor both = workspace.Take(hidden.Rows, 2 * inner);
-        Tensor gated = workspace.Take(hidden.Rows, inner);
+        (Tensor normed, Tensor both, Tensor gated) = GpuScratch.Mlp(workspace, hidden, inner);
         if (hidden.Data == 0 || hidden.Rows == 0) return;
         _stream.Enter();
         if (hidden.Rows <= Kernels.LargestGemv)
@@ -138,7 +137,7 @@ public sealed partial class GpuBackend
         Require(hidden.DType == _options.Type && logits.DType == DType.Float32 && hidden.Columns == weights.InFeatures && norm.Features == hidden.Columns
             && logits.Rows == count && logits.Columns == weights.OutFeatures && !weights.HasBias, "NormLogits", hidden, logits);
         using Workspace.Scope scope = workspace.Open();
-        Tensor normed = workspace.Take(count, hidden.Columns);
+        Tensor normed = GpuScratch.Logits(workspace, hidden, count);
         if (logits.Data == 0 || count == 0) return;
         for (int i = 0; i < count; i++)
         {

@@ -12,8 +12,7 @@ public sealed partial class GpuBackend
         Require(output.DType == _options.Type && output.Columns == 3 * patch * patch && output.Rows == images.Count * (images.Width / patch) * (images.Height / patch),
             "GatherPatches", output, output);
         using Workspace.Scope scope = workspace.Open();
-        Tensor pixels = workspace.Take(images.Count * images.Height, images.Width * 3, DType.UInt8); // [n * H, W * 3]
-        Tensor table = workspace.Take(3, 256, DType.Float32);
+        (Tensor pixels, Tensor table) = GpuScratch.Patches(workspace, images);
         if (output.Data == 0 || output.Rows == 0) return;
         if (images.Lut.Length != 768) throw new ArgumentException($"GatherPatches: the table has {images.Lut.Length} entries, not 768.");
         _stream.Enter();

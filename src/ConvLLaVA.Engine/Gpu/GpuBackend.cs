@@ -17,6 +17,7 @@ public sealed partial class GpuBackend : IBackend
     private readonly GpuMemory _memory;
     private readonly GpuStream _stream;
     private readonly WeightArena _arena;
+    private readonly WeightBinder _binder;
     private readonly StepArrays _step;
     private readonly RopeTables _ropes;
     private readonly DecodeGraphs _graphs;
@@ -52,6 +53,7 @@ public sealed partial class GpuBackend : IBackend
             _stream = Kept(new GpuStream(_context, _faults, overlap: device.Architecture >= 90));
             _transfer = Kept(new PinnedPair(_stream, ReadBytes));
             _arena = Kept(new WeightArena(_stream, _memory));
+            _binder = new WeightBinder(_arena, options.Type);
             _step = Kept(new StepArrays(_stream, _memory, _shape.QueryTile, tilesOnly: options.Deterministic));
             _ropes = Kept(new RopeTables(_stream, _memory));
             _graphs = Kept(new DecodeGraphs(_stream, options.Logger));
@@ -115,21 +117,10 @@ public sealed partial class GpuBackend : IBackend
     }
 
     /// <inheritdoc/>
-    public int PreferredTileRows(int columns)
-    {
-        // The expansion of a ConvNeXt block is written, activated and read again: 32 MiB of it stay in the L2 cache of today's GPUs.
-        long rows = (32L << 20) / Math.Max(1, (long)columns * _options.Type.SizeInBytes());
-        return (int)Math.Clamp(rows / 256 * 256, 1024, 1 << 20);
-    }
+    public int PreferredTileRows(int columns) => GpuScratch.PreferredTileRows(columns, _options.Type);
 
     /// <inheritdoc/>
-    public int PaddedDecodeRows(int rows)
-    {
-        if (rows > KernelShape.MaxGemvRows) return (rows + 7) / 8 * 8;
-        int padded = 1;
-        while (padded < rows) padded *= 2;
-        return padded;
-    }
+    public int PaddedDecodeRows(int rows) => GpuScratch.PaddedDecodeRows(rows);
 
     /// <inheritdoc/>
     public void ReserveSteps(StepLimits limits)

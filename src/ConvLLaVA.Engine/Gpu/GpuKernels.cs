@@ -21,7 +21,8 @@ internal sealed partial class GpuKernels : IDisposable
     /// <param name="shape">What the kernels are specialised for.</param>
     /// <param name="specs">The specialisations.</param>
     /// <param name="code">Their code, in the same order.</param>
-    public GpuKernels(GpuStream stream, KernelShape shape, IReadOnlyList<KernelSpec> specs, IReadOnlyList<byte[]> code)
+    /// <param name="rebuild">Compiles a specialisation whose code, out of the cache, the driver does not take.</param>
+    public GpuKernels(GpuStream stream, KernelShape shape, IReadOnlyList<KernelSpec> specs, IReadOnlyList<byte[]> code, Func<KernelSpec, byte[]> rebuild)
     {
         _stream = stream;
         _shape = shape;
@@ -30,7 +31,7 @@ internal sealed partial class GpuKernels : IDisposable
         _maxShared = stream.Context.Device.MaxSharedMemoryPerBlock;
         try
         {
-            for (int i = 0; i < specs.Count; i++) _modules.Add(specs[i], new CudaModule(stream.Context, code[i]));
+            for (int i = 0; i < specs.Count; i++) _modules.Add(specs[i], Load(specs[i], code[i], rebuild));
             LoadVision();
             LoadLanguage();
         }
@@ -51,6 +52,18 @@ internal sealed partial class GpuKernels : IDisposable
     {
         foreach (CudaModule module in _modules.Values) module.Dispose();
         _modules.Clear();
+    }
+
+    private CudaModule Load(KernelSpec spec, byte[] code, Func<KernelSpec, byte[]> rebuild)
+    {
+        try
+        {
+            return new CudaModule(_stream.Context, code);
+        }
+        catch (CudaException error) when (!error.IsSticky && !error.IsOutOfMemory)
+        {
+            return new CudaModule(_stream.Context, rebuild(spec));
+        }
     }
 
     private CudaFunction Function(KernelSpec spec, string? name = null) => _modules[spec].GetFunction(name ?? Path.GetFileNameWithoutExtension(spec.File));
