@@ -37,7 +37,8 @@ KERNEL(1024, 1) bench_shared(float* out, int n) {
     row[threadIdx.x] = 1.0f;
     sync_block();
     float s = 0.0f;
-    for (int i = 0; i < n; ++i) s += row[(threadIdx.x + unsigned(i)) % blockDim.x];
+    const unsigned mask = blockDim.x - 1;
+    for (int i = 0; i < n; ++i) s += row[(threadIdx.x + unsigned(i)) & mask];
     out[blockIdx.x * blockDim.x + threadIdx.x] = s;
 }
 KERNEL(1024, 1) bench_shared16(float* out, int n) {
@@ -45,8 +46,13 @@ KERNEL(1024, 1) bench_shared16(float* out, int n) {
     row[threadIdx.x] = 1.0f;
     sync_block();
     float s = 0.0f;
-    for (int i = 0; i < n; ++i) s += load16(row + (threadIdx.x + unsigned(i)) % 64 * 4).get(1);
+    for (int i = 0; i < n; ++i) s += load16(row + (threadIdx.x + unsigned(i)) % 32 * 4).get(1);
     out[blockIdx.x * blockDim.x + threadIdx.x] = s;
+}
+KERNEL(1024, 1) bench_write(float* out, int n) {
+    SHARED(float, row, 1024);
+    for (int i = 0; i < n; ++i) row[threadIdx.x] = float(i);
+    out[blockIdx.x * blockDim.x + threadIdx.x] = row[threadIdx.x];
 }
 KERNEL(1024, 1) bench_load16(float* out, int n) {
     float s = 0.0f;

@@ -7,7 +7,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +31,7 @@ void bench_mma(float*, int);
 void bench_ldmatrix(float*, int);
 void bench_shared(float*, int);
 void bench_shared16(float*, int);
+void bench_write(float*, int);
 void bench_load16(float*, int);
 void bench_thread(float*, int);
 }
@@ -364,12 +365,19 @@ void test_faults(const std::string& folder) {
 
 // ---- costs ---------------------------------------------------------------------------------------------------------------------
 
+// Of this thread's processor time: the machine may be busy with other work.
+double now() {
+    timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
 double seconds(const emu::Kernel& kernel, unsigned grid, unsigned block, const emurt::Settings& settings, float* out, int n) {
     double best = 1e9;
     for (int i = 0; i < 5; ++i) {
-        const auto start = std::chrono::steady_clock::now();
+        const double start = now();
         const auto reports = launch(kernel, grid, block, 0, settings, out, n);
-        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        best = std::min(best, now() - start);
         for (const auto& r : reports) std::printf("%s\n", r.text().c_str());
     }
     return best;
@@ -385,10 +393,10 @@ void bench() {
         std::printf("checks %s, one OS thread:\n", checks ? "on" : "off");
         for (const unsigned block : {128u, 256u, 1024u}) {
             const auto per = [&](const emu::Kernel& k, int n, double each) { return seconds(k, 1, block, one, out.data, n) * 1e9 / (double(n) * block / each); };
-            std::printf("  block %4u: shuffle %.1f, warp_sum %.1f, barrier %.1f, shared 4 B %.2f, shared 16 B %.2f, global 16 B %.2f ns a lane; mma %.0f, ldmatrix_x4 %.0f ns a warp; thread %.1f ns\n",
-                        block, per(KERNEL_OF(bench_shuffle), 20000, 1), per(KERNEL_OF(bench_warp_sum), 20000, 1), per(KERNEL_OF(bench_barrier), 20000, 1),
-                        per(KERNEL_OF(bench_shared), 50000, 1), per(KERNEL_OF(bench_shared16), 50000, 1), per(KERNEL_OF(bench_load16), 50000, 1),
-                        per(KERNEL_OF(bench_mma), 5000, 32), per(KERNEL_OF(bench_ldmatrix), 5000, 32),
+            std::printf("  block %4u: shuffle %.1f, warp_sum %.1f, barrier %.1f, shared 4 B %.2f (write %.2f), shared 16 B %.2f, global 16 B %.2f ns a lane; mma %.0f, ldmatrix_x4 %.0f ns a warp; thread %.1f ns\n",
+                        block, per(KERNEL_OF(bench_shuffle), 5000, 1), per(KERNEL_OF(bench_warp_sum), 5000, 1), per(KERNEL_OF(bench_barrier), 5000, 1),
+                        per(KERNEL_OF(bench_shared), 10000, 1), per(KERNEL_OF(bench_write), 10000, 1), per(KERNEL_OF(bench_shared16), 10000, 1), per(KERNEL_OF(bench_load16), 10000, 1),
+                        per(KERNEL_OF(bench_mma), 2000, 32), per(KERNEL_OF(bench_ldmatrix), 2000, 32),
                         seconds(KERNEL_OF(bench_thread), (1u << 20) / block, block, one, out.data, 1) * 1e9 / (1 << 20));
         }
         std::printf("  launch of one block of 32 threads: %.2f us\n", seconds(KERNEL_OF(bench_thread), 1, 32, one, out.data, 1) * 1e6);
