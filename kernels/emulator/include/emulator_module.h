@@ -1,5 +1,6 @@
-// What a compiled kernel module and the runtime share: the state of threads, warps and blocks, the runtime's function table, and
-// the description of a module's kernels. A kernel source never includes this itself; the host device.cuh does.
+// What a compiled kernel file and the runtime share: the state of threads, warps and blocks, and the runtime's functions (exported
+// by the library that holds the runtime). A kernel source never includes this itself; the host device.cuh does. How the driver
+// finds and calls a kernel is abi/module.h.
 //
 // A worker (one OS thread at a time) runs one block at a time inside its region: REGION_SIZE bytes, aligned to their own size,
 // that hold the block's state, its shared memory with the race shadow, and one stack for each CUDA thread. Masking the stack
@@ -10,9 +11,9 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace emu {
+#include "../abi/module.h"
 
-constexpr uint32_t ABI_VERSION = 1;
+namespace emurt {
 
 constexpr int MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32;
 constexpr size_t REGION_SIZE = size_t(1) << 28;
@@ -30,7 +31,7 @@ struct Site {
 
 struct Uint3 { unsigned x, y, z; };
 
-enum class Fault : uint32_t {
+enum class Finding : uint32_t {
     Arguments,            // launch: a pointer argument lies in no allocation, wrong shape of launch
     SharedBounds,         // index outside the shared array
     SharedAlignment,      // vector access to shared memory not at a multiple of its size
@@ -69,11 +70,10 @@ struct Thread {
     struct Warp* warp;
     Uint3 thread_index;
     uint32_t lane, linear;
-    Tag who;                     // warp << 7 | lane << 2
+    Tag who;                          // warp << 7 | lane << 2
     uint32_t async_first, async_end;  // ring positions in the thread's queue
-    uint32_t async_group;        // commits so far
-    bool suspended_in_kernel;    // its stack holds a half-run kernel
-    void* fake_stack;            // AddressSanitizer's
+    uint32_t async_group;             // commits so far
+    void* fake_stack;                 // AddressSanitizer's
 };
 
 struct Warp {
@@ -91,9 +91,8 @@ struct Warp {
     alignas(64) uint64_t slots[2][32];
 };
 
-struct Range { uintptr_t low, high; };
-
-struct Kernel;
+// An allocation as the inline check wants it: p is the start of 16 bytes inside when p - low < room16.
+struct Range { uintptr_t low, room16; };
 
 struct Block {
     Uint3 block_index, block_dim, grid_dim;
@@ -102,16 +101,17 @@ struct Block {
     bool check_shared, check_global;
     Tag now_tag, barrier_tag, start_tag;
     // scheduler
-    uint32_t ready_warps, barrier_count, exited_count, live_count;
+    uint32_t ready_warps, barrier_count, exited_count;
     uint32_t order;  // 0 forward, 1 reverse, 2 random
     uint64_t random;
     Site barrier_site;
     uint32_t barrier_thread;
-    // shared memory in use: static sites first, then the dynamic part
-    uint32_t static_bytes, dynamic_bytes;
+    // shared memory in use: the dynamic part first (a multiple of 16), then the static sites that were met so far
+    uint32_t dynamic_bytes, static_bytes;
+    uint32_t dynamic_size;  // as launched, not rounded up
     // launch
-    const Kernel* kernel;
-    void** arguments;
+    const emu::Kernel* kernel;
+    void* const* arguments;
     void* worker;
     void* scheduler_stack_pointer;
     // allocations that were hit last
@@ -165,52 +165,21 @@ struct LdmatrixOperands {
     const void* row;
 };
 
-struct Runtime {
-    uint32_t abi_version;
-    void (*sync_block)(Thread*, Site);
-    // Returns when every lane has arrived and the last one has done the collective's work. Operands lie in slots[parity].
-    void (*collective)(Thread*, Collective, Site);
-    void (*async_copy)(Thread*, void* shared, const void* global, Site);
-    void (*async_wait)(Thread*, uint32_t pending, Site);
-    // Second look, when the inline check of a shared access did not pass: reports, or updates the tags and returns.
-    void (*shared_read)(Thread*, const void*, size_t, Site);
-    void (*shared_write)(Thread*, const void*, size_t, bool atomic, Site);
-    // Second look at a global access: finds the allocation and remembers it in the block, or reports.
-    void (*global_access)(Thread*, const void*, size_t, bool write, Site);
-    // Reports and ends the launch; does not return.
-    [[noreturn]] void (*fail)(Thread*, Fault, Site, const char* format, ...);
-};
+#define EMURT_API __attribute__((visibility("default")))
 
-// ---- description of a module ---------------------------------------------------------------------------------------------------
-struct Kernel {
-    const char* name;
-    const char* file;
-    int line;
-    int max_threads, min_blocks;
-    void (*invoke)(void** arguments);
-    int parameter_count;
-    const size_t* parameter_sizes;
-    const bool* parameter_is_pointer;
-};
+EMURT_API void sync_block(Thread*, Site);
+// Returns when every lane has arrived and the last one has done the collective's work. Operands lie in slots[parity].
+EMURT_API void collective(Thread*, Collective, Site);
+EMURT_API void async_copy(Thread*, void* shared, const void* global, Site);
+EMURT_API void async_wait(Thread*, uint32_t pending, Site);
+// Second look, when the inline check of a shared access did not pass: updates the tags and returns, or reports.
+EMURT_API void shared_read(Thread*, const void*, size_t, Site);
+EMURT_API void shared_write(Thread*, const void*, size_t, bool atomic, Site);
+// Second look at a global access: finds the allocation and remembers it in the block, or reports.
+EMURT_API void global_access(Thread*, const void*, size_t, bool write, Site);
+// A SHARED(...) site grew the block's static shared memory.
+EMURT_API void grow_static(Thread*, size_t bytes, Site);
+// Reports and ends the launch.
+[[noreturn]] EMURT_API void fail(Thread*, Finding, Site, const char* format, ...) __attribute__((format(printf, 4, 5)));
 
-// One SHARED(…) of the source; its memory is at `offset` in every block of the module.
-struct SharedSite {
-    uint32_t offset, bytes;
-    int line;
-    const char* file;
-};
-
-struct Module {
-    uint32_t abi_version;
-    const Kernel* const* kernels;
-    int kernel_count;
-    const SharedSite* const* shared_sites;
-    int shared_site_count;
-    uint32_t static_shared_bytes;
-    void (*attach)(const Runtime*);
-};
-
-// The name under which a module exports `const emu::Module* ()`.
-#define EMULATOR_MODULE_SYMBOL "emulator_module"
-
-}  // namespace emu
+}  // namespace emurt
