@@ -23,7 +23,6 @@ using u64 = unsigned long long;
 
 constexpr int MOST_THREADS = 1024;
 constexpr unsigned ONE = 1u << 30; // the weight of the likeliest token
-enum Setting { TEMPERATURE, TOP_P, MIN_P }; // rows of `settings`
 
 DEVICE u64 shfl64(u64 v, int lane) { return u64(shfl_idx(unsigned(v >> 32), lane)) << 32 | shfl_idx(unsigned(v), lane); }
 
@@ -73,7 +72,8 @@ template <class Holds> DEVICE unsigned largest(int bit, Holds holds) {
 // The i at which the sum of value(0 … i) first exceeds `target`, which is below the whole sum. Every warp adds up a run of its own;
 // the one whose run holds the target goes through it again.
 template <class Value> DEVICE int pick(int n, u64 target, SharedPtr<u64> scratch, SharedPtr<int> answer, Value value) {
-    const int lane = lane_id(), run = (n + int(blockDim.x) - 1) / int(blockDim.x) * WARP_SIZE, begin = warp_id() * run, end = min(n, begin + run);
+    const int threads = blockDim.x, lane = lane_id(), run = (n + threads - 1) / threads * WARP_SIZE;
+    const int begin = warp_id() * run, end = min(n, begin + run);
     u64 mine = 0;
     for (int i = begin + lane; i < end; i += WARP_SIZE) mine += value(i);
     const u64 upto = shfl64(block_scan(mine, scratch), WARP_SIZE - 1);
@@ -89,39 +89,27 @@ template <class Value> DEVICE int pick(int n, u64 target, SharedPtr<u64> scratch
     return answer[0];
 }
 
-struct Best {
-    float value;
-    int id;
-};
-
-// The largest logit and the lowest id that has it; NaN counts as infinity.
-DEVICE Best best_of(const float* x, int n, SharedPtr<float> values, SharedPtr<int> ids) {
-    Best best = {-INFINITY, n};
-    const auto take = [&](float value, int id) {
-        if (value > best.value || (value == best.value && id < best.id)) best = {value, id};
-    };
-    const auto take_lanes = [&]() {
-        for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) {
-            const float value = shfl_xor(best.value, mask);
-            take(value, shfl_xor(best.id, mask));
-        }
-    };
-#pragma unroll 8
-    for (int i = threadIdx.x; i < n; i += blockDim.x) take(x[i] == x[i] ? x[i] : INFINITY, i);
-    take_lanes();
-    if (lane_id() == 0) values[warp_id()] = best.value, ids[warp_id()] = best.id;
-    sync_block();
-    best = {-INFINITY, n};
-    if (lane_id() * WARP_SIZE < int(blockDim.x)) best = {values[lane_id()], ids[lane_id()]};
-    take_lanes();
-    sync_block();
-    return best;
-}
-
 // Floats as unsigned numbers in the same order.
 DEVICE unsigned ordered(float x) {
     const unsigned bits = __float_as_uint(x + 0.0f); // no negative zero
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// The id of the largest logit, the lowest among equals; NaN counts as infinity.
+DEVICE int likeliest(const float* x, int n, SharedPtr<u64> scratch) {
+    const auto warp_largest = [](u64 v) {
+        for (int mask = WARP_SIZE / 2; mask > 0; mask /= 2) v = max(v, shfl64(v, lane_id() ^ mask));
+        return v;
+    };
+    u64 best = 0;
+#pragma unroll 8
+    for (int i = threadIdx.x; i < n; i += blockDim.x) best = max(best, u64(ordered(x[i] == x[i] ? x[i] : INFINITY)) << 32 | unsigned(~i));
+    best = warp_largest(best);
+    if (lane_id() == 0) scratch[warp_id()] = best;
+    sync_block();
+    best = warp_largest(lane_id() * WARP_SIZE < int(blockDim.x) ? u64(scratch[lane_id()]) : 0);
+    sync_block();
+    return ~int(unsigned(best));
 }
 
 // How one row is drawn.
@@ -130,16 +118,11 @@ struct Rule {
     int top_k;
     double uniform; // in [0, 1)
 
-    // Ascending by weight where a filter cuts that order, ascending by id otherwise.
     DEVICE bool by_weight() const { return top_p < 1.0f || min_p > 0.0f; }
-    // Sums of weights up to this one, from the lightest on, are dropped by top-p; lighter ones than the other by min-p.
     DEVICE u64 top_p_limit(u64 all) const { return u64(double(1.0f - top_p) * double(all)); }
     DEVICE unsigned min_p_limit() const { return unsigned(min_p * float(ONE)); }
-    // Where the draw falls, as a sum of weights from the lightest on.
-    DEVICE u64 target(u64 all, u64 dropped) const {
-        return dropped + min(u64(uniform * double(all - dropped)), all - dropped - 1);
-    }
-    // e^((logit - highest) / temperature) in units of 1 / ONE, in operations that every machine rounds alike.
+    DEVICE u64 target(u64 all, u64 dropped) const { return dropped + min(u64(uniform * double(all - dropped)), all - dropped - 1); }
+    // Operations that every machine rounds alike, and none that a compiler may fuse.
     DEVICE unsigned weight(float logit) const {
         if (logit >= highest) return ONE;
         const float x = (logit - highest) * inverse_temperature, whole = floorf(x * 1.44269502f);
@@ -167,33 +150,31 @@ DEVICE double uniform(u64 seed, u64 draws) {
 }
 
 // Draws among n <= blockDim.x listed tokens, a thread each: everybody's place in the order by comparing with all.
-DEVICE int draw_listed(const Rule& rule, int n, SharedPtr<float> list_logits, SharedPtr<int> list_ids, SharedPtr<unsigned> weights,
+DEVICE int draw_listed(const Rule& rule, int n, SharedPtr<float> logits, SharedPtr<int> ids, SharedPtr<unsigned> weights,
                        SharedPtr<unsigned> sorted_weights, SharedPtr<int> sorted_ids, SharedPtr<u64> scratch, SharedPtr<int> answer) {
     const int i = threadIdx.x;
-    const float logit = i < n ? float(list_logits[i]) : 0.0f;
-    const int id = i < n ? int(list_ids[i]) : 0;
-    const unsigned own = i < n ? rule.weight(logit) : 0;
-    weights[i] = own;
+    if (i < n) weights[i] = rule.weight(logits[i]);
     sync_block();
-    int likelier = 0, lighter = 0, lower = 0;
-    for (int j = 0; j < n; ++j) {
-        const unsigned w = weights[j];
-        likelier += list_logits[j] > logit;
-        lighter += w < own || (w == own && list_ids[j] > id);
-        lower += list_ids[j] < id;
-    }
     if (i < n) {
+        const float logit = logits[i];
+        const unsigned weight = weights[i];
+        const int id = ids[i];
+        int likelier = 0, lighter = 0, lower = 0;
+        for (int j = 0; j < n; ++j) {
+            likelier += logits[j] > logit;
+            lighter += weights[j] < weight || (weights[j] == weight && ids[j] > id);
+            lower += ids[j] < id;
+        }
         const int place = rule.by_weight() ? lighter : lower;
-        sorted_weights[place] = rule.top_k == 0 || likelier < rule.top_k ? own : 0;
+        sorted_weights[place] = rule.top_k == 0 || likelier < rule.top_k ? weight : 0;
         sorted_ids[place] = id;
     }
     sync_block();
     const unsigned w = i < n ? unsigned(sorted_weights[i]) : 0;
     const u64 upto = block_scan(w, scratch), all = scratch[32];
     sync_block();
-    const u64 limit = rule.top_p_limit(all), dropped = total(blockDim.x, scratch, [&](int) {
-        return upto <= limit || w < rule.min_p_limit() ? w : 0u;
-    });
+    const bool drop = upto <= rule.top_p_limit(all) || w < rule.min_p_limit();
+    const u64 dropped = total(blockDim.x, scratch, [&](int) { return drop ? w : 0u; });
     const u64 target = rule.target(all, dropped);
     if (upto > target && upto - w <= target) answer[0] = sorted_ids[i];
     sync_block();
@@ -230,16 +211,16 @@ KERNEL(MOST_THREADS, 1) sample(const float* logits /*[rows, vocabulary]*/, const
     SHARED(int, listed, 1);
     SHARED(int, answer, 1);
     const int row = blockIdx.x, threads = blockDim.x;
-    const float temperature = settings[TEMPERATURE * rows + row];
+    const float temperature = settings[row];
     const float* x = logits + (long long)row * vocabulary;
     if (threadIdx.x == 0) listed[0] = 0;
     pdl_wait();
 
-    const Best best = best_of(x, vocabulary, list_logits, list_ids);
-    const bool sane = best.value > -INFINITY && best.value < INFINITY;
-    int token = best.id;
+    int token = likeliest(x, vocabulary, scratch);
+    const float highest = x[token];
+    const bool sane = highest > -INFINITY && highest < INFINITY;
     if (sane && temperature > 0.0f) {
-        const Rule rule = {best.value, 1.0f / temperature, settings[TOP_P * rows + row], settings[MIN_P * rows + row], top_k[row],
+        const Rule rule = {highest, 1.0f / temperature, settings[rows + row], settings[2 * rows + row], top_k[row],
                            uniform(randomness[row], randomness[rows + row])};
         // At least top-k logits reach the top-k-th of the threads' largest ones, and seldom many more: a short list to draw from.
         const bool few = rule.top_k > 0 && rule.top_k <= threads / 4;
@@ -247,9 +228,8 @@ KERNEL(MOST_THREADS, 1) sample(const float* logits /*[rows, vocabulary]*/, const
         if (few && vocabulary > threads) {
             unsigned mine = 0;
             for (int i = threadIdx.x; i < vocabulary; i += threads) mine = max(mine, ordered(x[i]));
-            least = largest(19, [&](unsigned c) {
-                return total(threads, scratch, [&](int) { return mine >> 12 >= c ? 1u : 0u; }) >= u64(rule.top_k);
-            }) << 12;
+            const auto reach = [&](unsigned c) { return total(threads, scratch, [&](int) { return mine >> 12 >= c ? 1u : 0u; }); };
+            least = largest(19, [&](unsigned c) { return reach(c) >= u64(rule.top_k); }) << 12;
         }
         int n = vocabulary;
         if (few || vocabulary <= threads) {
