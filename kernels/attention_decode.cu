@@ -1,15 +1,15 @@
 #include "device.cuh"
 
-// Attention of one query row a sequence over its paged keys and values (decoding), cut into stretches ("splits") of SPLIT_TOKENS keys, and
-// the step that joins them. A split's state is the mergeable triple (largest score, sum of weights, weighted sum of values).
+// Attention of one query row a sequence over its paged keys and values (decoding), cut into stretches ("splits") of SPLIT_TOKENS
+// keys, and the step that joins them. A split's state is the mergeable triple (largest score, sum of weights, weighted sum of values).
 //
-// Launch: attention_decode: grid (any number of blocks that share the splits, at best as many as the longest context has; heads / GROUP; rows), block
-//   128 threads (fp32 storage: 256), dynamic shared memory GROUP * TEAMS * WIDTH * 4 bytes with TEAMS and WIDTH as below
+// Launch: attention_decode: grid (x, heads / GROUP, rows) with any number x of blocks to share the splits, at best as many as the
+//   longest context has; block 128 threads (fp32 storage: 256), dynamic shared memory GROUP * TEAMS * WIDTH * 4 bytes with TEAMS and WIDTH as below
 //   (HEAD_DIM 128 in 16 bits: 16896 for every GROUP). attention_combine: grid (heads, rows), block HEAD_DIM rounded up to 32, at most
 //   128; dynamic shared memory splits * 4 bytes.
 // A row's position is its context length - 1. A split covers fixed positions, and the joining is in their order: the result depends on
-//   the row's context alone, neither on the grid nor on `splits` nor on the batch, and it costs nothing: 128 tokens are short enough to give
-//   32 heads at 700 tokens 192 blocks, and its state is 0.8 % of the bytes it read.
+//   the row's context alone, neither on the grid nor on `splits` nor on the batch. That costs nothing: 128 tokens are short enough
+//   for 192 blocks at 32 heads and 700 tokens, and a state is 0.8 % of the bytes it was made from.
 // Layout: a team of LANES lanes has a key at a time, each PIECES 16-byte pieces of it; all KEYS keys of the team, and their values, are
 //   loaded into registers before anything is computed: 512 bytes a thread in flight at HEAD_DIM 128, 128 KB an SM with two blocks, several
 //   times what the latency of memory asks for. Query heads of one kv head share the loads (GROUP); where heads / kv_heads is 8, two blocks

@@ -4,19 +4,20 @@
 // out = softmax(scale Q K^T) V, the softmax kept as a running maximum and sum while tiles of keys pass by.
 //
 // Launch: grid (tiles, heads), block QUERY_TILE * 2 threads, dynamic shared memory 4 * KEY_TILE * (HEAD_DIM + 8) * 2 bytes
-//   (KEY_TILE 64: 69632 at HEAD_DIM 128, 53248 at 96, 36864 at 64, 28672 at 48; above 48 KB after the opt-in). Needs 16-bit storage and HEAD_DIM
-//   % 16 == 0; attention_prefill_any.cu takes the rest. List the tiles with the longest context first: they take longest.
+//   (KEY_TILE 64: 69632 at HEAD_DIM 128, 53248 at 96, 36864 at 64, 28672 at 48; above 48 KB after the opt-in). Needs 16-bit storage
+//   and HEAD_DIM % 16 == 0; attention_prefill_any.cu takes the rest. List the tiles with the longest context first: they take longest.
 // Layout: a warp has 16 query rows, as A fragments in registers for the whole kernel. Keys and values of KEY_TILE positions come through
 //   cp.async into one of two stages, the next tile while this one is worked on: one barrier a tile. Rows in shared memory are padded by
 //   16 bytes, which makes ldmatrix free of bank conflicts with constant offsets. The scores' C fragments become, rounded, the A
 //   fragments of the second product; the sums of weights are taken before that rounding.
 // Results: tiles begin at key 0 and have a fixed size, and a hidden key has weight exactly 0, so a row's result depends on neither
 //   the rows beside it nor on how the prompt was cut into steps.
-// Bound by: 4 * HEAD_DIM * keys flops a row and head; 8 bytes of K and V a flop pair leave L2 once for QUERY_TILE rows (keys * HEAD_DIM * 4
-//   bytes a tile and head) and q and out once. Inside, each ldmatrix.x4 (512 bytes) feeds two products: 128 bytes of shared memory a
-//   clock and the tensor cores (sm_80: two clocks a product) are busy alike. SASS of sm_90a at HEAD_DIM 128: 128 HMMA, 64 LDSM, 16 LDGSTS
-//   a tile, the exponentials of the second row half run between the first products with V; 168 registers, no spills, so three
-//   blocks of four warps an SM. 32 rows a warp would halve the reads and double the registers; attention is 3 % of a prompt.
+// Cost: 4 * HEAD_DIM flops a key, row and head; bytes: keys and values once for each tile and head (4 * HEAD_DIM a key, out of the L2
+//   cache when heads or tiles share them), queries and results once. 640 tokens of LLaMA-7B: 3.4 GFLOP a layer, 1.3 % of the prompt's.
+// Bound by the tensor cores and shared memory alike: an ldmatrix.x4 reads 512 bytes for two products, at 128 bytes a clock two
+//   clocks each, which is also what a product takes on sm_80. 32 rows a warp would halve the reads but not fit the registers.
+//   SASS of sm_90a at HEAD_DIM 128: 128 HMMA, 64 LDSM and 16 LDGSTS a warp and tile, a third of the exponentials between the products
+//   with V; 168 registers, no spills: three blocks of four warps an SM, 396 at a time on an H100 (640 tokens of 32 heads are 320).
 
 #if !TENSOR_CORES || HEAD_DIM % 16 != 0
 #error "attention_prefill.cu needs 16-bit storage and HEAD_DIM % 16 == 0; attention_prefill_any.cu takes everything else"
