@@ -5,8 +5,8 @@
 //
 // Launch: grid (ceil(items / 256), tokens), block 256, no dynamic shared memory, where with WIDTH elements an item
 //     items = (heads + kv_heads) * HEAD_DIM / 2 / WIDTH + kv_heads * HEAD_DIM / WIDTH
-// and WIDTH = 16 / sizeof(storage) where HEAD_DIM / 2 is a multiple of that, else 1. An item is WIDTH pairs to rotate or WIDTH values to copy;
-// neighbouring threads take neighbouring items, so every access of a warp is one contiguous run.
+// and WIDTH = 16 / sizeof(storage) where HEAD_DIM / 2 is a multiple of that, else 1. An item is WIDTH pairs to rotate or WIDTH
+// values to copy; neighbouring threads take neighbouring items, so every access of a warp is one contiguous run.
 // Bound by memory: 2 * tokens * (heads + 2 * kv_heads) * HEAD_DIM * sizeof(storage) bytes (the table of angles, HEAD_DIM floats a
 // position, stays in the caches), 6 flops a pair. 640 tokens of LLaMA-7B in 16 bits: 31 MB.
 
