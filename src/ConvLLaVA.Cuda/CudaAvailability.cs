@@ -73,8 +73,8 @@ public sealed record CudaAvailability(IReadOnlyList<CudaDevice> Devices, IReadOn
     internal static string? BuiltinsProblem(ProbeTable nvrtc)
     {
         // The emulated compiler has none and needs none.
-        if (CudaLibraries.IsEmulated || nvrtc.LoadedPath is not { } path || NvrtcBuiltins.Beside(path).Count > 0) return null;
-        return NvrtcCompiler.Trial() is { } complaint
+        if (CudaLibraries.IsEmulated || nvrtc.LoadedPath is not { } path || NvrtcBuiltins.AreBeside(path, NvrtcCompiler.Version)) return null;
+        return NvrtcCompiler.Trial().Problem is { } complaint
             ? $"NVRTC ({path}) cannot compile: its builtins library (libnvrtc-builtins) must lie beside it; it says: {complaint.TrimEnd('.')}."
             : null;
     }

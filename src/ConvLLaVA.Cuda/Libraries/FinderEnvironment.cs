@@ -54,7 +54,7 @@ internal sealed record FinderEnvironment
     };
 
     /// <summary>The explicit folder, or null.</summary>
-    public string? ExplicitFolder => Set(ExplicitVariable);
+    public string? ExplicitFolder => Set(ExplicitVariable) is { } folder ? Absolute(folder) : null;
 
     /// <summary>True when the emulated device is asked for.</summary>
     public bool Emulated => Set(EmulatedVariable) is { } value && value is not "0";
@@ -64,6 +64,9 @@ internal sealed record FinderEnvironment
 
     /// <summary>A variable that is set to more than spaces, or null.</summary>
     public string? Set(string name) => Variable(name) is { } value && !string.IsNullOrWhiteSpace(value) ? value.Trim() : null;
+
+    /// <summary>A path from the working folder on.</summary>
+    public string Absolute(string path) => Path.GetFullPath(path, CurrentFolder);
 
     private static IReadOnlyList<string> ModulesOfThisProcess()
     {

@@ -17,6 +17,13 @@ internal static class NvrtcBuiltins
         return null;
     }
 
+    /// <summary>True when the builtins of that very version lie beside <paramref name="nvrtcPath"/>.</summary>
+    public static bool AreBeside(string nvrtcPath, Version version)
+    {
+        string name = OperatingSystem.IsWindows() ? $"nvrtc-builtins64_{version.Major}{version.Minor}" : $"libnvrtc-builtins.so.{version.Major}.{version.Minor}";
+        return Beside(nvrtcPath).Any(file => Path.GetFileName(file) is { } found && (found == name || found.StartsWith(name + '.', StringComparison.OrdinalIgnoreCase)));
+    }
+
     /// <summary>The builtins' files beside <paramref name="nvrtcPath"/>, newest first.</summary>
     public static IReadOnlyList<string> Beside(string nvrtcPath)
     {

@@ -55,7 +55,7 @@ internal sealed class SearchFolders(FinderEnvironment environment)
         foreach (string variable in (string[])["CUDA_PATH", "CUDA_HOME"])
         {
             if (environment.Set(variable) is not { } root) continue;
-            foreach (string folder in Toolkit(root)) yield return new SearchFolder(variable, folder);
+            foreach (string folder in Toolkit(environment.Absolute(root))) yield return new SearchFolder(variable, folder);
         }
         foreach (string root in InstalledToolkits())
         {
@@ -102,11 +102,7 @@ internal sealed class SearchFolders(FinderEnvironment environment)
     {
         if (environment.Set("VIRTUAL_ENV") is { } active) yield return active;
         if (environment.Set("CONDA_PREFIX") is { } conda) yield return conda;
-        foreach (string folder in (string[])[environment.CurrentFolder, environment.ApplicationFolder])
-        {
-            yield return Path.Combine(folder, ".venv");
-            yield return Path.Combine(folder, "venv");
-        }
+        // Not the working folder's .venv: what lies there may be anybody's.
         foreach (string folder in (environment.Set("PATH") ?? "").Split(Windows ? ';' : ':', StringSplitOptions.RemoveEmptyEntries))
         {
             if (!Path.IsPathRooted(folder) || !File.Exists(Path.Combine(folder, Windows ? "python.exe" : "python3"))) continue;

@@ -54,22 +54,29 @@ public static unsafe class NvrtcCompiler
         return new NvrtcImage(target.IsMachineCode ? program.GetCubin() : program.GetPtx(), target, program.Log);
     }
 
-    /// <summary>Compiles an empty kernel, which shows whether NVRTC is complete; null when it is, else its complaint.</summary>
-    internal static string? Trial()
+    /// <summary>Compiles an empty kernel, which shows whether NVRTC is complete; never throws.</summary>
+    public static NvrtcTrial Trial()
     {
         try
         {
             int architecture = SupportedArchitectures.First(arch => arch >= CudaAvailability.MinimumArchitecture);
-            Compile("extern \"C\" __global__ void trial() {}", "trial.cu", null, new NvrtcTarget($"sm_{architecture}", architecture, true));
-            return null;
+            var target = new NvrtcTarget($"sm_{architecture}", architecture, true);
+            NvrtcImage image = Compile("extern \"C\" __global__ void trial() {}\n", "trial.cu", null, target);
+            return new NvrtcTrial(target.Name, image.Bytes.Length, null);
         }
         catch (NvrtcCompilationException error)
         {
-            return error.Log.Length > 0 ? error.Log.ReplaceLineEndings(" ") : error.Message;
+            return new NvrtcTrial("", 0, error.Log.Length > 0 ? error.Log.ReplaceLineEndings(" ") : error.Message);
         }
-        catch (CudaException error)
+        catch (Exception error) when (error is CudaException or EntryPointNotFoundException or InvalidOperationException)
         {
-            return error.Message;
+            return new NvrtcTrial("", 0, error.Message);
         }
     }
 }
+
+/// <summary>How a trial of the compiler went.</summary>
+/// <param name="Target">What the kernel was compiled to.</param>
+/// <param name="Bytes">Size of the machine code.</param>
+/// <param name="Problem">What NVRTC said when it failed; null when it did not.</param>
+public sealed record NvrtcTrial(string Target, int Bytes, string? Problem);

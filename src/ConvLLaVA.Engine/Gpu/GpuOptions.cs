@@ -16,6 +16,12 @@ public sealed record GpuOptions
     /// <summary>Columns of one attention head; kernels are compiled for it.</summary>
     public int HeadDim { get; init; } = 128;
 
+    /// <summary>Attention heads of queries.</summary>
+    public int Heads { get; init; } = 32;
+
+    /// <summary>Attention heads of keys and values; divides <see cref="Heads"/>.</summary>
+    public int KeyValueHeads { get; init; } = 32;
+
     /// <summary>Tokens a KV page holds; kernels are compiled for it.</summary>
     public int BlockSize { get; init; } = 16;
 

@@ -71,9 +71,14 @@ internal sealed unsafe class GpuStream : IDisposable
     {
         try
         {
+            void** parameters = stackalloc void*[KernelArguments.MaxCount];
             Observer?.Before(cost.Name, cost.Bytes, cost.Flops, _stream);
-            if (_overlap) kernel.LaunchEx(_stream, grid, block, (uint)sharedBytes, ref arguments, overlapPrevious: true);
-            else kernel.Launch(_stream, grid, block, (uint)sharedBytes, ref arguments);
+            fixed (ulong* words = &arguments.Words)
+            {
+                arguments.WritePointers(words, parameters);
+                if (_overlap) kernel.LaunchEx(_stream, grid, block, (uint)sharedBytes, parameters, overlapPrevious: true);
+                else kernel.Launch(_stream, grid, block, (uint)sharedBytes, parameters);
+            }
             Observer?.After(_stream);
         }
         catch (CudaException error)

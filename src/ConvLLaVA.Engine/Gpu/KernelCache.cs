@@ -10,13 +10,10 @@ namespace ConvLLaVA.Engine.Gpu;
 /// options, so that a changed kernel has another name and nothing is ever out of date.</para></summary>
 internal sealed class KernelCache
 {
-    /// <summary>Environment variable that names the folder.</summary>
-    public const string FolderVariable = "CONVLLAVA_KERNEL_CACHE";
-
     private static readonly byte[] Magic = "CVKERN01"u8.ToArray();
 
     /// <summary>A cache in <paramref name="folder"/>; null takes the environment's, or the user's cache folder.</summary>
-    public KernelCache(string? folder = null) => Folder = folder ?? DefaultFolder();
+    public KernelCache(string? folder = null) => Folder = folder ?? KernelCacheFolder.Path;
 
     /// <summary>The folder; it need not exist.</summary>
     public string Folder { get; }
@@ -26,20 +23,6 @@ internal sealed class KernelCache
 
     /// <summary>Entries that were found damaged.</summary>
     public int Damaged { get; private set; }
-
-    /// <summary>The folder used when none is named.</summary>
-    public static string DefaultFolder()
-    {
-        if (Environment.GetEnvironmentVariable(FolderVariable) is { Length: > 0 } named) return named;
-        string? cache = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
-        if (string.IsNullOrEmpty(cache))
-        {
-            cache = OperatingSystem.IsWindows()
-                ? Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData)
-                : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
-        }
-        return Path.Combine(cache, "convllava", "kernels");
-    }
 
     /// <summary>Name of a specialisation up to architecture and compiler: its file's name and a hash of all that its code depends on.</summary>
     public static string Stem(KernelSources sources, KernelSpec spec, IEnumerable<string> options)

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using System.Security.Cryptography;
 using ConvLLaVA.Cuda;
 using Microsoft.Extensions.Logging;
 
@@ -43,7 +44,7 @@ internal sealed partial class KernelCompiler
         var code = new byte[specs.Count][];
         var stems = new string[specs.Count];
         Version? nvrtc = CompilerVersion();
-        string[] targets = nvrtc is null ? Targets().ToArray() : [Target().Name];
+        string[] targets = nvrtc is null ? Targets().ToArray() : [KeyOf(Target())];
         var missing = new List<int>();
         for (int i = 0; i < specs.Count; i++)
         {
@@ -57,6 +58,14 @@ internal sealed partial class KernelCompiler
         Found += specs.Count - missing.Count;
         if (missing.Count > 0) Compile(specs, stems, missing, code, cancellation);
         return code;
+    }
+
+    /// <summary>The code of one specialisation, compiled anew whatever the cache has: what it had could not be loaded.</summary>
+    public byte[] Rebuild(KernelSpec spec)
+    {
+        var code = new byte[1][];
+        Compile([spec], [KernelCache.Stem(Sources, spec, [.. CommonOptions, .. spec.Defines])], [0], code, CancellationToken.None);
+        return code[0];
     }
 
     private void Compile(IReadOnlyList<KernelSpec> specs, string[] stems, List<int> missing, byte[][] code, CancellationToken cancellation)
@@ -78,7 +87,7 @@ internal sealed partial class KernelCompiler
                 NvrtcImage image = NvrtcCompiler.Compile(Sources.Text(spec.File), Sources.NameOf(spec.File), [.. Sources.Includes(spec.File)], target, [.. CommonOptions, .. spec.Defines]);
                 code[index] = image.Bytes;
                 if (image.Log.Length > 0) LogCompilerSaid(_logger, spec, image.Log);
-                Cache.Write(KernelCache.EntryName(stems[index], target.Name, nvrtc), image.Bytes);
+                Cache.Write(KernelCache.EntryName(stems[index], KeyOf(target), nvrtc), image.Bytes);
             }
             catch (Exception error) when (error is CudaException or ConvLlavaException)
             {
@@ -100,6 +109,19 @@ internal sealed partial class KernelCompiler
 
     /// <summary>What this compiler compiles to for the device; Hopper and newer get what only they have.</summary>
     private NvrtcTarget Target() => NvrtcTarget.For(Architecture, NvrtcCompiler.SupportedArchitectures, specific: Architecture >= 90);
+
+    /// <summary>The target's part of a cache entry's name. What the emulated device compiles is of no use to a GPU, and depends on its headers.</summary>
+    private static string KeyOf(NvrtcTarget target)
+    {
+        if (!CudaLibraries.IsEmulated || Path.GetDirectoryName(CudaLibraries.Probe(CudaLibrary.Nvrtc).LoadedPath) is not { } folder) return target.Name;
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        string headers = Path.Combine(folder, "include");
+        if (Directory.Exists(headers))
+        {
+            foreach (string header in Directory.GetFiles(headers).Order(StringComparer.Ordinal)) hash.AppendData(File.ReadAllBytes(header));
+        }
+        return $"{target.Name}-emulated-{Convert.ToHexStringLower(hash.GetHashAndReset())[..12]}";
+    }
 
     /// <summary>Without a compiler: whatever it could have been compiled to, the closest first.</summary>
     private IEnumerable<string> Targets()

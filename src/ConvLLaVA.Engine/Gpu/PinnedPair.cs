@@ -61,7 +61,7 @@ internal sealed unsafe class PinnedPair : IDisposable
         }
     }
 
-    /// <summary>Copies device memory to the host, the copy into <paramref name="destination"/> overlapping the next one from the device.</summary>
+    /// <summary>Copies device memory to the host piece by piece; while one piece is taken the next is under way.</summary>
     /// <param name="source">Device address.</param>
     /// <param name="bytes">How many.</param>
     /// <param name="take">Is given each piece: its first byte, its address and its length.</param>

@@ -1,5 +1,7 @@
-using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Tensors;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 
 namespace ConvLLaVA.Engine.Instruments;
 
@@ -28,16 +30,21 @@ internal sealed class InstrumentBackend : IDisposable
     /// <exception cref="InvalidInputException">The device is not there.</exception>
     public static InstrumentBackend Open(LoadOptions options, HeadShape heads)
     {
-        _ = heads;
-        return new InstrumentBackend(new CpuBackend(options.Threads), new StopwatchTimer());
+        ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Instruments") ?? NullLogger.Instance;
+        IBackend backend = Backends.Create(options, heads, () => options.WeightType ?? DType.BFloat16, logger, out _);
+        try
+        {
+            return new InstrumentBackend(backend, TimerOf(backend));
+        }
+        catch
+        {
+            backend.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The timer that fits a backend.</summary>
-    public static IDeviceTimer TimerOf(IBackend backend)
-    {
-        _ = backend;
-        return new StopwatchTimer();
-    }
+    public static IDeviceTimer TimerOf(IBackend backend) => ObservedBackend.Unwrap(backend) is GpuBackend gpu ? new EventTimer(gpu) : new StopwatchTimer();
 
     /// <summary>Puts the first rows of a bound table into a matrix of the same width: the way to bring data to any device.</summary>
     public void Upload(EmbeddingTable table, Tensor output) => Upload(Backend, table, output);

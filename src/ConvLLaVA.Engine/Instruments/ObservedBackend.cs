@@ -16,6 +16,12 @@ internal interface IOperationObserver
 /// operations are seen.</summary>
 internal sealed class ObservedBackend(IBackend inner, IOperationObserver observer, bool ownsInner = true, bool tellsPlanned = false) : IBackend
 {
+    /// <summary>The backend behind an observed one, or the backend itself.</summary>
+    public static IBackend Unwrap(IBackend backend) => backend is ObservedBackend observed ? observed.Inner : backend;
+
+    /// <summary>The backend behind it.</summary>
+    public IBackend Inner => inner;
+
     public string Name => inner.Name;
 
     public DType ActivationType => inner.ActivationType;

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Instruments;
@@ -18,6 +19,7 @@ public sealed class Profiler
 {
     private readonly Lock _gate = new();
     private readonly List<ProfileEvent> _events = [];
+    private EventObserver? _device;
     private long _started;
     private volatile bool _recording;
 
@@ -29,6 +31,7 @@ public sealed class Profiler
             _events.Clear();
             _started = Stopwatch.GetTimestamp();
             _recording = true;
+            _device?.Start();
         }
     }
 
@@ -37,14 +40,19 @@ public sealed class Profiler
     public IReadOnlyList<ProfileEvent> Stop()
     {
         _recording = false;
-        lock (_gate) return [.. _events];
+        lock (_gate) return _device is null ? [.. _events] : _device.Stop();
     }
 
     /// <summary>Whether it records.</summary>
     public bool IsRecording => _recording;
 
-    /// <summary>Puts the profiler between the engine and a backend that computes on the caller's thread.</summary>
-    internal IBackend Attach(IBackend backend) => new ObservedBackend(backend, new StopwatchObserver(this));
+    /// <summary>Puts the profiler between the engine and a backend that computes on the caller's thread; a GPU tells of its launches itself.</summary>
+    internal IBackend Attach(IBackend backend)
+    {
+        if (backend is not GpuBackend gpu) return new ObservedBackend(backend, new StopwatchObserver(this));
+        _device = new EventObserver(gpu);
+        return backend;
+    }
 
     internal void Add(ProfileEvent happened)
     {

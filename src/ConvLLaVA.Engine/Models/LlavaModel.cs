@@ -122,13 +122,16 @@ internal sealed class LlavaModel
     {
         Tensor hidden = workspace.Take(tokens, Language.HiddenSize);
         Tensor logits = workspace.Take(logitRows, Language.VocabularySize, DType.Float32);
-        var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows, LogitCount = logitRows };
+        var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows, LogitCount = logitRows, MaxBlocks = BlocksPerSequence(16) };
         Step(planning, batch, [], NoPages(), hidden, logits, workspace);
     }
 
     /// <summary>The layout of a KV cache with room for <paramref name="tokens"/>, and page 0 besides.</summary>
     public KvLayout KvLayoutFor(int tokens, int blockSize)
         => new(Config.NumHiddenLayers, ((tokens + blockSize - 1) / blockSize) + 1, blockSize, Config.NumKeyValueHeads, Config.HeadDim);
+
+    /// <summary>Pages of a sequence that fills the context.</summary>
+    public int BlocksPerSequence(int blockSize) => (Config.MaxPositionEmbeddings / blockSize) + 1;
 
     private PlannedPages NoPages() => new(KvLayoutFor(0, 16));
 

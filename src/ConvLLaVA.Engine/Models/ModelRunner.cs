@@ -8,7 +8,9 @@ namespace ConvLLaVA.Engine.Models;
 /// Owns the workspace and the KV pages, both sized once at load.</summary>
 internal sealed class ModelRunner : IModelRunner, IDisposable
 {
-    private const int BlockSize = 16;
+    /// <summary>Tokens a KV page holds.</summary>
+    public const int BlockSize = 16;
+
     private const long DefaultKvBytes = 2L << 30;
     private const int MostContexts = 16;
     private readonly LlavaModel _model;
@@ -39,7 +41,7 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
         KvLayout layout;
         try
         {
-            backend.ReserveSteps(new StepLimits(tokens, outputs, (model.Config.MaxPositionEmbeddings / BlockSize) + 1, outputs));
+            backend.ReserveSteps(new StepLimits(tokens, outputs, model.BlocksPerSequence(BlockSize), outputs));
             layout = model.KvLayoutFor(KvTokens(model.Config, options, backend.ActivationType, backend.AvailableBytes), BlockSize);
             _kv = backend.CreateKvStorage(layout);
         }
