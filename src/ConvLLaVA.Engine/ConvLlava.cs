@@ -58,9 +58,6 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     /// <summary>The networks, for measurements.</summary>
     internal LlavaModel Model => _model;
 
-    /// <summary>The backend, for measurements within <see cref="Exclusive"/>.</summary>
-    internal IBackend Backend => _backend;
-
     /// <summary>Pixels of a tile as the vision tower sees it.</summary>
     internal (int Height, int Width) TileSize => (_prompts.TileHeight, _prompts.TileWidth);
 

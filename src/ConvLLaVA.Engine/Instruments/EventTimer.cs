@@ -53,7 +53,6 @@ internal sealed class EventTimer : IDeviceTimer
 internal sealed class EventObserver(GpuBackend backend) : IGpuObserver
 {
     private readonly List<Launch> _launches = [];
-    private readonly Stack<CudaEvent> _spare = [];
     private CudaEvent? _origin;
     private Launch? _open;
     private bool _recording;
@@ -64,7 +63,7 @@ internal sealed class EventObserver(GpuBackend backend) : IGpuObserver
         GpuStream stream = backend.Stream;
         stream.Enter();
         Release();
-        _origin ??= new CudaEvent(stream.Context, timing: true);
+        _origin = new CudaEvent(stream.Context, timing: true);
         stream.Record(_origin);
         _recording = true;
         backend.Observer = this;
@@ -92,7 +91,8 @@ internal sealed class EventObserver(GpuBackend backend) : IGpuObserver
     public void Before(string name, long bytes, long flops, CudaStream stream)
     {
         if (!_recording) return;
-        _open = new Launch(name, bytes, flops, Take(), Take());
+        CudaContext context = backend.Stream.Context;
+        _open = new Launch(name, bytes, flops, new CudaEvent(context, timing: true), new CudaEvent(context, timing: true));
         _open.Begin.Record(stream);
     }
 
@@ -104,16 +104,16 @@ internal sealed class EventObserver(GpuBackend backend) : IGpuObserver
         _launches.Add(launch);
     }
 
-    private CudaEvent Take() => _spare.TryPop(out CudaEvent? free) ? free : new CudaEvent(backend.Stream.Context, timing: true);
-
     private void Release()
     {
         foreach (Launch launch in _launches)
         {
-            _spare.Push(launch.Begin);
-            _spare.Push(launch.End);
+            launch.Begin.Dispose();
+            launch.End.Dispose();
         }
         _launches.Clear();
+        _origin?.Dispose();
+        _origin = null;
         _open = null;
     }
 

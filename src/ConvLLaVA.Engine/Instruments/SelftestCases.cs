@@ -120,7 +120,7 @@ internal sealed partial class SelftestCases(IBackend backend, RandomTensors data
         }, (actual, compare) =>
         {
             float[] taps = SelftestReference.All(filter), offsets = SelftestReference.All(offset);
-            int sampled = (int)Math.Clamp(Budget / (4L * channels * half.Rows), 8, outputs);
+            int sampled = Within(Budget / (4L * channels * half.Rows), 8, outputs);
             Rows(half.Rows, 4 * sampled * channels, 1, row =>
             {
                 int image = row / (half.Height * half.Width), y = row / half.Width % half.Height, x = row % half.Width;
@@ -200,7 +200,7 @@ internal sealed partial class SelftestCases(IBackend backend, RandomTensors data
                 return x;
             }, (actual, compare) =>
             {
-                int most = (int)Math.Clamp(4 * Budget / (2L * hidden * intermediate), 2, rows);
+                int most = Within(4 * Budget / (2L * hidden * intermediate), 2, rows);
                 foreach (int row in Samples.Of(rows, most, 3))
                 {
                     float[] normed = SelftestReference.RmsNorm(input.Row(row), weight, RmsNormEpsilon), inner = new float[intermediate];
@@ -236,7 +236,7 @@ internal sealed partial class SelftestCases(IBackend backend, RandomTensors data
     /// <summary>Calls <paramref name="check"/> for sampled elements of every row of a product, as many as the budget allows.</summary>
     private static void Products(int rows, int inputs, int outputs, Func<int, float[]> input, WeightTensor weight, Action<int, int, double> check)
     {
-        int sampled = (int)Math.Clamp(Budget / ((long)rows * inputs), 8, outputs);
+        int sampled = Within(Budget / ((long)rows * inputs), 8, outputs);
         Rows(rows, sampled * inputs, 1, row =>
         {
             float[] x = input(row);
@@ -246,7 +246,10 @@ internal sealed partial class SelftestCases(IBackend backend, RandomTensors data
 
     /// <summary>Calls <paramref name="check"/> for rows, from several threads, as many as the budget allows.</summary>
     private static void Rows(int rows, int columns, int costOfAnElement, Action<int> check)
-        => Parallel.ForEach(Samples.Of(rows, (int)Math.Clamp(4 * Budget / ((long)columns * costOfAnElement), 8, rows), 2), check);
+        => Parallel.ForEach(Samples.Of(rows, Within(4 * Budget / ((long)columns * costOfAnElement), 8, rows), 2), check);
+
+    /// <summary>A number of samples: what is affordable, at least <paramref name="least"/>, at most what there is.</summary>
+    private static int Within(long affordable, int least, int all) => (int)Math.Min(all, Math.Max(least, affordable));
 
     private Input Matrix(int rows, int columns, double offset)
     {
