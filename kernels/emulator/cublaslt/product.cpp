@@ -117,6 +117,22 @@ TILE_KERNEL(tile_256, MIDDLE, 8, 2, 6)
 #endif
 TILE_KERNEL(tile_128, , 4, 2, 4)
 
+// Sums of products of one line with several, all contiguous and padded with zeros to a multiple of 16.
+CLONES static void dot_lines(const float* line, const float* others, int count, int64_t padded, float* sums) {
+    typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+    for (int j = 0; j < count; ++j, others += padded) {
+        Vector sum[2] = {};
+        int64_t k = 0;
+        for (; k + 32 <= padded; k += 32)
+            for (int v = 0; v < 2; ++v) sum[v] += *reinterpret_cast<const Vector*>(line + k + 16 * v) * *reinterpret_cast<const Vector*>(others + k + 16 * v);
+        if (k < padded) sum[0] += *reinterpret_cast<const Vector*>(line + k) * *reinterpret_cast<const Vector*>(others + k);
+        sum[0] += sum[1];
+        float total = 0;
+        for (int i = 0; i < 16; ++i) total += sum[0][i];
+        sums[j] = total;
+    }
+}
+
 static TileKernel choose_kernel() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -144,18 +160,23 @@ static void round_operand(float* values, int64_t count, Rounding rounding) {
 
 // Lines first .. first + count as panel[k][width]; missing lines are zeros.
 static void pack_panel(const Operand& operand, int64_t first, int64_t count, int width, int64_t depth, float* panel, std::vector<float>& line) {
-    line.resize(size_t(std::max<int64_t>(depth, width)));
+    line.resize(64);
     const int size = element_size(operand.type);
     const auto at = [&operand, size](int64_t index) { return static_cast<const char*>(operand.data) + index * size; };
     if (count < width) std::fill(panel, panel + depth * width, 0.0f);
     if (operand.line_stride == 1 && operand.depth_stride != 1) {
         for (int64_t k = 0; k < depth; ++k) widen(at(first + k * operand.depth_stride), operand.type, count, panel + k * width);
     } else {
-        for (int64_t l = 0; l < count; ++l) {
-            if (operand.depth_stride == 1) widen(at((first + l) * operand.line_stride), operand.type, depth, line.data());
-            else for (int64_t k = 0; k < depth; ++k) line[size_t(k)] = load(operand.data, operand.type, (first + l) * operand.line_stride + k * operand.depth_stride);
-            for (int64_t k = 0; k < depth; ++k) panel[k * width + l] = line[size_t(k)];
-        }
+        // In pieces of k, so that the part of the panel being written stays in the first cache.
+        constexpr int64_t piece = 64;
+        for (int64_t k0 = 0; k0 < depth; k0 += piece)
+            for (int64_t l = 0; l < count; ++l) {
+                const int64_t length = std::min(piece, depth - k0), start = (first + l) * operand.line_stride + k0 * operand.depth_stride;
+                if (operand.depth_stride == 1) widen(at(start), operand.type, length, line.data());
+                else for (int64_t k = 0; k < length; ++k) line[size_t(k)] = load(operand.data, operand.type, start + k * operand.depth_stride);
+                float* const out = panel + k0 * width + l;
+                for (int64_t k = 0; k < length; ++k) out[k * width] = line[size_t(k)];
+            }
     }
     round_operand(panel, depth * width, operand.rounding);
 }
@@ -186,6 +207,13 @@ static void finish_tile(const Product& p, int batch, const float* tile, int tile
 
 // ---- the product -----------------------------------------------------------------------------------------------------------------
 
+template <class Body> static void in_threads(int threads, const Body& body) {
+    std::vector<std::thread> helpers;
+    for (int t = 1; t < threads; ++t) helpers.emplace_back(body);
+    body();
+    for (std::thread& helper : helpers) helper.join();
+}
+
 static void multiply_batch(const Product& p, int batch, const TileKernel& kernel, int threads) {
     const int64_t m = p.d.rows, n = p.d.columns, depth = p.transpose_a ? p.a.rows : p.a.columns;
     const Operand left = operand_of(p.a, p.a_data, !p.transpose_a, batch, p.rounding), right = operand_of(p.b, p.b_data, p.transpose_b, batch, p.rounding);
@@ -211,18 +239,44 @@ static void multiply_batch(const Product& p, int batch, const TileKernel& kernel
                 }
             }
         };
-        std::vector<std::thread> helpers;
-        for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
-        work();
-        for (std::thread& helper : helpers) helper.join();
+        in_threads(threads, work);
     }
+}
+
+// Few columns and lines contiguous along k, as in decoding: packing would cost more than the sums.
+static bool multiply_few(const Product& p, int batch, int threads) {
+    constexpr int most = 8;
+    const int64_t m = p.d.rows, n = p.d.columns, depth = p.transpose_a ? p.a.rows : p.a.columns, padded = (depth + 15) / 16 * 16;
+    const Operand left = operand_of(p.a, p.a_data, !p.transpose_a, batch, p.rounding), right = operand_of(p.b, p.b_data, p.transpose_b, batch, p.rounding);
+    if (n > most || left.depth_stride != 1 || right.depth_stride != 1) return false;
+    const auto read = [depth, padded](const Operand& operand, int64_t line, float* out) {
+        widen(static_cast<const char*>(operand.data) + line * operand.line_stride * element_size(operand.type), operand.type, depth, out);
+        round_operand(out, depth, operand.rounding);
+        std::fill(out + depth, out + padded, 0.0f);
+    };
+    std::vector<float> columns(size_t(n * padded));
+    for (int64_t j = 0; j < n; ++j) read(right, j, columns.data() + j * padded);
+    std::atomic<int64_t> next{0};
+    in_threads(threads, [&] {
+        constexpr int64_t share = 64;
+        std::vector<float> line(static_cast<size_t>(padded));
+        float sums[most];
+        for (int64_t first; (first = next.fetch_add(share)) < m;)
+            for (int64_t i = first; i < std::min(m, first + share); ++i) {
+                read(left, i, line.data());
+                dot_lines(line.data(), columns.data(), int(n), padded, sums);
+                finish_tile(p, batch, sums, 1, i, 1, 0, n);
+            }
+    });
+    return true;
 }
 
 void multiply(const Product& product) {
     static const TileKernel kernel = choose_kernel();
     const double flops = 2.0 * double(product.d.rows) * double(product.d.columns) * double(product.transpose_a ? product.a.rows : product.a.columns);
     const int threads = flops < 4e6 ? 1 : int(std::min(8u, std::max(1u, std::thread::hardware_concurrency())));
-    for (int batch = 0; batch < product.d.batches; ++batch) multiply_batch(product, batch, kernel, threads);
+    for (int batch = 0; batch < product.d.batches; ++batch)
+        if (!multiply_few(product, batch, threads)) multiply_batch(product, batch, kernel, threads);
 }
 
 }  // namespace emu

@@ -163,9 +163,10 @@ static void test_refusals(cublasLtHandle_t handle) {
     // Alignment that the preference promised, types, epilogues, pointers.
     EXPECT(run(&results[1].algo, nullptr, 0, reinterpret_cast<void*>(uintptr_t(d.address) + 16)), CUBLAS_STATUS_NOT_SUPPORTED);
     EXPECT(run(nullptr, nullptr, 0, nullptr), CUBLAS_STATUS_INVALID_VALUE);
-    OK(set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU_BIAS));
+    OK(set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU));
     EXPECT(run(&results[1].algo, nullptr, 0, d.pointer()), CUBLAS_STATUS_NOT_SUPPORTED);  // the algorithm is for another epilogue
-    EXPECT(run(nullptr, nullptr, 0, d.pointer()), CUBLAS_STATUS_INVALID_VALUE);           // no bias pointer
+    OK(set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU_BIAS));
+    EXPECT(run(nullptr, nullptr, 0, d.pointer()), CUBLAS_STATUS_INVALID_VALUE);  // no bias pointer
     OK(set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F));
     EXPECT(ask(), CUBLAS_STATUS_NOT_SUPPORTED);
     OK(set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, -1));
@@ -245,10 +246,12 @@ void test_cublaslt() {
         {1, 50, 3, b, f, true, false, CUBLASLT_EPILOGUE_RELU, -1, 0, 0, 1},
         {20, 14, 9, f, f, true, false, CUBLASLT_EPILOGUE_DEFAULT, 1, 1, 2, 3},
         {1, 1, 1, h, h, false, false, CUBLASLT_EPILOGUE_DEFAULT, 1, 0, 0, 1},
+        {150, 8, 77, f, f, true, false, CUBLASLT_EPILOGUE_BIAS, 2, 1, 3, 2},
         {200, 300, 100, h, h, true, false, CUBLASLT_EPILOGUE_BIAS, 1, 1, 0, 1},
     };
     for (const Sides& s : cases) test_product(handle, s);
     measure(handle, 1024, 576, 1024, CUDA_R_16BF);
+    measure(handle, 1024, 576, 1024, CUDA_R_32F);
     measure(handle, 4096, 4, 1024, CUDA_R_16F);
     test_refusals(handle);
     OK(cublasLtDestroy(handle));

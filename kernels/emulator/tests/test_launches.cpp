@@ -136,7 +136,7 @@ void test_launches() {
         void* racing_arguments[] = {&out};
         OK(launch(racing, 1, 64, 0, racing_arguments));
         EXPECT(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
-        EXPECT_TRUE(reported("test.cu:16"));
+        EXPECT_TRUE(reported("test.cu:15"));
         EXPECT_TRUE(reported("racing"));
     }
     {  // An argument that is no address, and one that is freed before the kernel runs.
