@@ -100,8 +100,8 @@ internal sealed partial class GpuKernels
         (int Tile, int Strips) smallest = default;
         foreach (int tile in KernelShape.DepthwiseTiles)
         {
-            if (groups > _shape.DepthwiseThreads(tile)) continue;
-            int strips = Math.Min(_shape.DepthwiseThreads(tile) / groups, lines);
+            if (groups > KernelShape.DepthwiseThreads) continue;
+            int strips = Math.Min(KernelShape.DepthwiseThreads / groups, lines);
             while (strips > 1 && strips * groups > 32 && (long)Ceiling(width, tile) * Ceiling(lines, strips) < 2 * _multiprocessors) strips--;
             smallest = (tile, strips);
             if ((long)Ceiling(width, tile) * Ceiling(lines, strips) >= 2 * _multiprocessors) break;

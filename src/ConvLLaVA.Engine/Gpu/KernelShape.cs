@@ -71,10 +71,10 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     public static IReadOnlyList<int> DepthwiseTiles { get; } = [6, 4, 2];
 
     /// <summary>The kernel of depthwise convolution and norm, by strips of <paramref name="tileWidth"/> pixels.</summary>
-    public KernelSpec DepthwiseNorm(int tileWidth) => Plain("depthwise_norm.cu", $"TILE_WIDTH={tileWidth}", $"MAX_THREADS={DepthwiseThreads(tileWidth)}");
+    public KernelSpec DepthwiseNorm(int tileWidth) => Plain("depthwise_norm.cu", $"TILE_WIDTH={tileWidth}");
 
-    /// <summary>Most threads of a block of that kernel. In fp32 a pack holds half as many channels, so that one tile has blocks twice as large.</summary>
-    public int DepthwiseThreads(int tileWidth) => Type == DType.Float32 && tileWidth == 4 ? 768 : 384;
+    /// <summary>Most threads of a block of that kernel, and so most packs of channels.</summary>
+    public const int DepthwiseThreads = 384;
 
     /// <summary>A matrix product of <paramref name="rows"/> rows.</summary>
     public KernelSpec Gemv(int rows, bool norm, int epilogue) => Plain("gemv.cu", $"ROWS={rows}", $"NORM={(norm ? 1 : 0)}", $"EPILOGUE={epilogue}");
