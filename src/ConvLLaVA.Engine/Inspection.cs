@@ -55,7 +55,7 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
         LlavaConfig config = checkpoint.Config;
         DType type = Backends.GpuType(options, checkpoint);
         int rows = Math.Min(options.MaxSequences, options.MaxStepTokens);
-        using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, rows, options.Deterministic));
+        using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, rows, options.Deterministic, 90));
         var model = new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
         int padded = planner.PaddedDecodeRows(rows);
         long workspace = model.PlanWorkspace(height, width, Math.Max(options.MaxStepTokens, padded), Math.Max(options.MaxSequences, padded));

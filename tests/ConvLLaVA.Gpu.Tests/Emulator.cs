@@ -7,7 +7,7 @@ using ConvLLaVA.Cuda;
 using ConvLLaVA.Engine.Tests;
 using Xunit;
 
-[assembly: CollectionBehavior(DisableTestParallelization = true)] // there is one emulated device, with one set of faults and counters
+[assembly: Xunit.v3.Parallelization(Mode = Xunit.Sdk.ParallelMode.None)] // there is one emulated device, with one set of faults and counters
 
 namespace ConvLLaVA.Gpu.Tests;
 

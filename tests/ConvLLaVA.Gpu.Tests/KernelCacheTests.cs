@@ -55,6 +55,7 @@ public sealed class KernelCacheTests : IDisposable
         string folder = Path.Combine(_scratch, "cache");
         LoadOptions options = Fixture.Cuda() with { MaxSequences = 1, KernelCache = folder };
         Directory.CreateDirectory(folder);
+        Directory.CreateDirectory(Emulator.KernelCache);
         foreach (string file in Directory.GetFiles(Emulator.KernelCache)) File.Copy(file, Path.Combine(folder, Path.GetFileName(file)));
         await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, options)) { }
         var cache = new KernelCache(folder);

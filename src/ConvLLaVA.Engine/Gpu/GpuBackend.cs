@@ -38,13 +38,13 @@ public sealed partial class GpuBackend : IBackend
         if (options.BlockSize < 1 || options.HeadDim < 2 || options.HeadDim % 2 != 0 || options.KeyValueHeads < 1 || options.Heads % options.KeyValueHeads != 0)
             throw new ArgumentException($"{options.Heads} heads, {options.KeyValueHeads} key/value heads of {options.HeadDim} and pages of {options.BlockSize} do not fit together.", nameof(options));
         _options = options;
-        _shape = new KernelShape(options.Type, options.HeadDim, options.Heads, options.KeyValueHeads, options.BlockSize, options.MaxDecodeRows, options.Deterministic);
         var undo = new Stack<IDisposable>();
         try
         {
             CudaDevice device = CudaDevice.Get(options.Device);
             CheckType(device, options.Type);
             Name = Describe(device, options.Type);
+            _shape = new KernelShape(options.Type, options.HeadDim, options.Heads, options.KeyValueHeads, options.BlockSize, options.MaxDecodeRows, options.Deterministic, device.Architecture);
             _compiler = new KernelCompiler(new KernelSources(options.KernelFolder), new KernelCache(options.KernelCache), device.Architecture, options.Logger);
             IReadOnlyList<KernelSpec> specs = _shape.All();
             _context = Kept(new CudaContext(device));

@@ -138,7 +138,7 @@ internal sealed partial class GpuKernels
         combine.Add(rows);
         combine.Add(_shape.Heads);
         combine.Add(splits);
-        _stream.Launch(_combine!, new Dim3(_shape.Heads, rows), new Dim3(128), splits * sizeof(float), ref combine,
+        _stream.Launch(_combine!, new Dim3(_shape.Heads, rows), new Dim3(Math.Min(128, (_shape.HeadDim + 31) / 32 * 32)), splits * sizeof(float), ref combine,
             new Cost("attention_combine", (long)rows * _shape.Heads * splits * (_shape.HeadDim + 2) * sizeof(float), 0));
     }
 
@@ -235,8 +235,8 @@ internal sealed partial class GpuKernels
 
     private (int Threads, int SharedBytes) PrefillBlock()
     {
-        const int KeyTile = 64, AnyKeyTile = 32, Tile = KernelShape.AnyQueryTile;
-        if (_shape.TensorAttention) return (KernelShape.TensorQueryTile * 2, 4 * KeyTile * (_shape.HeadDim + 8) * 2);
+        const int AnyKeyTile = 32, Tile = KernelShape.AnyQueryTile;
+        if (_shape.TensorAttention) return (KernelShape.TensorQueryTile * 2, _shape.PrefillBytes(_shape.KeyTile));
         int width = (_shape.HeadDim + 3) / 4 * 4, keyStride = width % 8 == 0 ? width + 4 : width;
         return (Tile * 4, sizeof(float) * ((Tile * width) + (AnyKeyTile * keyStride) + (AnyKeyTile * width) + (Tile * AnyKeyTile)));
     }

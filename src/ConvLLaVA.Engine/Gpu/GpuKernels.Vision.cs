@@ -7,8 +7,8 @@ internal sealed partial class GpuKernels
 {
     private CudaFunction _gatherPatches = null!;
     private CudaFunction _layerNorm = null!;
-    private CudaFunction _depthwiseNorm8 = null!;
-    private CudaFunction _depthwiseNorm4 = null!;
+    private readonly Dictionary<int, CudaFunction> _depthwiseNorm = [];
+    private CudaFunction _depthwiseNormAny = null!;
     private CudaFunction _normGather = null!;
     private CudaFunction _gelu = null!;
 
@@ -67,15 +67,8 @@ internal sealed partial class GpuKernels
     /// <summary>7x7 depthwise convolution with bias, then LayerNorm. [n*H*W, C]; output is not input.</summary>
     public void DepthwiseNorm(nint input, Grid grid, GpuDepthwise filter, GpuNorm norm, nint output)
     {
-        int channels = filter.Channels, groups = channels / _shape.Pack;
-        if (groups * _shape.Pack != channels || groups > _shape.DepthwiseThreads)
-            throw new ConvLlavaException($"The depthwise kernel takes channels in multiples of {_shape.Pack} up to {_shape.DepthwiseThreads * _shape.Pack}, not {channels}.");
-        // Wide tiles and tall blocks read least, but a small map must still fill the device.
-        int tile = 8, lines = grid.Images * grid.Height, strips = Math.Max(1, Math.Min(_shape.DepthwiseThreads / groups, lines));
-        while (strips > 1 && DepthwiseBlocks(grid.Width, tile, lines, strips) < 2 * _multiprocessors) strips--;
-        if (DepthwiseBlocks(grid.Width, tile, lines, strips) < 2 * _multiprocessors) tile = 4;
-        int block = (strips * groups + 31) / 32 * 32;
-        strips = block / groups; // the kernel divides its block the same way
+        int channels = filter.Channels, groups = channels % _shape.Pack == 0 ? channels / _shape.Pack : int.MaxValue, lines = grid.Images * grid.Height;
+        (int tile, int strips) = DepthwiseTile(groups, grid.Width, lines);
         var arguments = default(KernelArguments);
         arguments.Add(input);
         arguments.Add(filter.Filter);
@@ -89,12 +82,32 @@ internal sealed partial class GpuKernels
         arguments.Add(channels);
         arguments.Add(norm.Epsilon);
         long elements = (long)grid.Rows * channels;
-        _stream.Launch(tile == 8 ? _depthwiseNorm8 : _depthwiseNorm4, new Dim3(Ceiling(grid.Width, tile), Ceiling(lines, strips)), new Dim3(block),
-            sizeof(float) * tile * strips * (groups + 1), ref arguments,
-            new Cost("depthwise_norm", (2 * elements * _elementBytes) + (49L * channels * _elementBytes), 98 * elements));
+        var cost = new Cost("depthwise_norm", (2 * elements * _elementBytes) + (49L * channels * _elementBytes), 98 * elements);
+        if (tile == 0)
+        {
+            _stream.Launch(_depthwiseNormAny, new Dim3(grid.Rows), new Dim3(Threads), sizeof(float) * channels, ref arguments, cost);
+            return;
+        }
+        int block = (strips * groups + 31) / 32 * 32;
+        strips = block / groups; // the kernel divides its block the same way
+        _stream.Launch(_depthwiseNorm[tile], new Dim3(Ceiling(grid.Width, tile), Ceiling(lines, strips)), new Dim3(block), sizeof(float) * tile * (block + strips), ref arguments, cost);
     }
 
-    private static long DepthwiseBlocks(int width, int tile, int lines, int strips) => (long)Ceiling(width, tile) * Ceiling(lines, strips);
+    /// <summary>Wide tiles and tall blocks read least, but a small map must still fill the device: the widest tile, and then the tallest
+    /// block, that leaves two blocks a multiprocessor, else the smallest of both. Tile 0 is the kernel for any number of channels.</summary>
+    private (int Tile, int Strips) DepthwiseTile(int groups, int width, int lines)
+    {
+        (int Tile, int Strips) smallest = default;
+        foreach (int tile in KernelShape.DepthwiseTiles)
+        {
+            if (groups > KernelShape.DepthwiseThreads) continue;
+            int strips = Math.Min(KernelShape.DepthwiseThreads / groups, lines);
+            while (strips > 1 && strips * groups > 32 && (long)Ceiling(width, tile) * Ceiling(lines, strips) < 2 * _multiprocessors) strips--;
+            smallest = (tile, strips);
+            if ((long)Ceiling(width, tile) * Ceiling(lines, strips) >= 2 * _multiprocessors) break;
+        }
+        return smallest;
+    }
 
     /// <summary>y = gelu(y + bias) with the exact GELU, in place. [rows, columns]; bias may be zero for none.</summary>
     public void BiasGelu(nint y, nint bias, int rows, int columns)
@@ -118,8 +131,8 @@ internal sealed partial class GpuKernels
     {
         _gatherPatches = Function(_shape.Plain("gather_patches.cu"));
         _layerNorm = Function(_shape.Plain("layer_norm.cu"));
-        _depthwiseNorm8 = Function(_shape.DepthwiseNorm(8), "depthwise_norm");
-        _depthwiseNorm4 = Function(_shape.DepthwiseNorm(4), "depthwise_norm");
+        foreach (int tile in KernelShape.DepthwiseTiles) _depthwiseNorm.Add(tile, Function(_shape.DepthwiseNorm(tile)));
+        _depthwiseNormAny = Function(_shape.Plain("depthwise_norm_any.cu"));
         _normGather = Function(_shape.Plain("norm_gather.cu"));
         _gelu = Function(_shape.Plain("bias_activation.cu", "ACTIVATION=1"));
     }

@@ -10,7 +10,8 @@ namespace ConvLLaVA.Engine.Gpu;
 /// <param name="BlockSize">Tokens a KV page holds.</param>
 /// <param name="MaxDecodeRows">Most sequences that decode together.</param>
 /// <param name="Deterministic">Whether matrix products of the language model avoid cuBLASLt.</param>
-internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyValueHeads, int BlockSize, int MaxDecodeRows, bool Deterministic)
+/// <param name="Architecture">Architecture of the device, e.g. 90.</param>
+internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyValueHeads, int BlockSize, int MaxDecodeRows, bool Deterministic, int Architecture)
 {
     /// <summary>Rows of a tile of the prefill attention kernel on tensor cores.</summary>
     public const int TensorQueryTile = 64;
@@ -26,6 +27,12 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
 
     /// <summary>Whether attention over many rows runs on tensor cores.</summary>
     public bool TensorAttention => Type != DType.Float32 && HeadDim % 16 == 0;
+
+    /// <summary>Keys of a tile of the prefill attention kernel on tensor cores: Turing has 64 KiB of shared memory only.</summary>
+    public int KeyTile => Architecture < 80 && PrefillBytes(64) > 64 << 10 ? 32 : 64;
+
+    /// <summary>Dynamic shared memory of that kernel.</summary>
+    public int PrefillBytes(int keyTile) => 4 * keyTile * (HeadDim + 8) * 2;
 
     /// <summary>Rows of a tile of the prefill attention kernel.</summary>
     public int QueryTile => TensorAttention ? TensorQueryTile : AnyQueryTile;
@@ -48,7 +55,7 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
 
     /// <summary>The kernel of attention over many rows.</summary>
     public KernelSpec PrefillAttention => TensorAttention
-        ? OfHeads("attention_prefill.cu", $"QUERY_TILE={TensorQueryTile}")
+        ? OfHeads("attention_prefill.cu", $"QUERY_TILE={TensorQueryTile}", $"KEY_TILE={KeyTile}")
         : OfHeads("attention_prefill_any.cu", $"QUERY_TILE={AnyQueryTile}");
 
     /// <summary>The kernel of attention for decoding rows.</summary>
@@ -60,11 +67,14 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     /// <summary>A kernel that depends on the storage type only.</summary>
     public KernelSpec Plain(string file, params string[] constants) => KernelSpec.Of(file, [Storage, .. constants]);
 
-    /// <summary>The kernel of depthwise convolution and norm, by strips of <paramref name="tileWidth"/> pixels.</summary>
-    public KernelSpec DepthwiseNorm(int tileWidth) => Plain("depthwise_norm.cu", $"TILE_WIDTH={tileWidth}", $"MAX_THREADS={DepthwiseThreads}");
+    /// <summary>Widths of the strips of pixels that depthwise kernels are compiled for, widest first.</summary>
+    public static IReadOnlyList<int> DepthwiseTiles { get; } = [6, 4, 2];
 
-    /// <summary>Most threads of a block of that kernel.</summary>
-    public int DepthwiseThreads => Type == DType.Float32 ? 768 : 384;
+    /// <summary>The kernel of depthwise convolution and norm, by strips of <paramref name="tileWidth"/> pixels.</summary>
+    public KernelSpec DepthwiseNorm(int tileWidth) => Plain("depthwise_norm.cu", $"TILE_WIDTH={tileWidth}");
+
+    /// <summary>Most threads of a block of that kernel, and so most packs of channels.</summary>
+    public const int DepthwiseThreads = 384;
 
     /// <summary>A matrix product of <paramref name="rows"/> rows.</summary>
     public KernelSpec Gemv(int rows, bool norm, int epilogue) => Plain("gemv.cu", $"ROWS={rows}", $"NORM={(norm ? 1 : 0)}", $"EPILOGUE={epilogue}");
@@ -77,9 +87,10 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     {
         var specs = new List<KernelSpec>
         {
-            Plain("gather_patches.cu"), Plain("layer_norm.cu"), DepthwiseNorm(8), DepthwiseNorm(4), Plain("norm_gather.cu"), Plain("bias_activation.cu", "ACTIVATION=1"),
+            Plain("gather_patches.cu"), Plain("layer_norm.cu"), Plain("depthwise_norm_any.cu"), Plain("norm_gather.cu"), Plain("bias_activation.cu", "ACTIVATION=1"),
             Plain("embed_tokens.cu"), Plain("rms_norm.cu"), RopeKv, PrefillAttention, Plain("silu_multiply.cu"),
         };
+        specs.AddRange(DepthwiseTiles.Select(DepthwiseNorm));
         if (!Deterministic) specs.Add(DecodeAttention);
         foreach (int rows in GemvRows)
         {
