@@ -7,5 +7,6 @@ namespace ConvLLaVA.Cli;
 [JsonSerializable(typeof(BenchReport))]
 [JsonSerializable(typeof(SelftestReport))]
 [JsonSerializable(typeof(ProfileLine[]))]
+[JsonSerializable(typeof(KernelReport))]
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 internal sealed partial class InstrumentJson : JsonSerializerContext;

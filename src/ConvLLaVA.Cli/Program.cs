@@ -30,6 +30,7 @@ internal static class Program
             SelftestCommand.Create(),
             BenchCommand.Create(),
             ProfileCommand.Create(),
+            KernelsCommand.Create(),
         };
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)

@@ -81,7 +81,7 @@ public sealed class BenchmarkTests
     [InlineData("7b-1536", 1887.9 + 16.9)]
     public void TheEncodersCost_IsTheKnownOne(string preset, double gigaMultiplications)
     {
-        OperationCost cost = PlannedCost.Encoding(preset, DType.BFloat16, 1);
+        OperationCost cost = PlannedCost.Encoding($"synth:{preset}", DType.BFloat16, 1);
         // The known figure counts convolutions and products alone; norms are a little on top.
         Assert.InRange(cost.Flops / 2e9, gigaMultiplications, 1.01 * gigaMultiplications);
     }
@@ -89,10 +89,10 @@ public sealed class BenchmarkTests
     [Fact]
     public void TheDecodersCost_IsTheKnownOne()
     {
-        OperationCost decode = PlannedCost.Decoding("7b-1536", DType.BFloat16, 700, 1);
+        OperationCost decode = PlannedCost.Decoding("synth:7b-1536", DType.BFloat16, 700, 1);
         // All weights but the embedding table, and the pages of 701 tokens.
         Assert.InRange(decode.Bytes, 13_214_000_000 + (701L * 524_288), 13_225_000_000 + (701L * 524_288));
-        OperationCost prefill = PlannedCost.Prefilling("7b-1536", DType.BFloat16, 636);
+        OperationCost prefill = PlannedCost.Prefilling("synth:7b-1536", DType.BFloat16, 636);
         Assert.InRange(prefill.Flops, 8.33e12, 8.40e12);
     }
 
