@@ -8,5 +8,6 @@ namespace ConvLLaVA.Cli;
 [JsonSerializable(typeof(SelftestReport))]
 [JsonSerializable(typeof(ProfileLine[]))]
 [JsonSerializable(typeof(KernelReport))]
+[JsonSerializable(typeof(BindingCheck[]))]
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 internal sealed partial class InstrumentJson : JsonSerializerContext;

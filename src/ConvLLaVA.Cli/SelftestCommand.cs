@@ -18,6 +18,7 @@ internal static class SelftestCommand
         var preset = new Option<string?>("--preset") { Description = $"Whose shapes: {string.Join(", ", SyntheticPreset.All.Select(preset => preset.Name))}; without it 7b-1536, and tiny with --small.", HelpName = "NAME" };
         var small = new Option<bool>("--small") { Description = "Small awkward shapes instead of a model's: for slow devices and slow tools." };
         var json = new Option<string?>("--json") { Description = "Also write the result to this file.", HelpName = "FILE" };
+        command.Add(SelftestBindingsCommand.Create());
         device.AddTo(command);
         command.Add(preset);
         command.Add(small);
@@ -42,7 +43,7 @@ internal static class SelftestCommand
     {
         string verdict = check.Passed ? "ok" : "FAIL";
         Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{verdict,-5}{check.Name,-32}{check.Error,9:E1} of {check.Tolerance:E1}  {check.Milliseconds,9:F2} ms  {check.Shape}{(check.Failure is null ? "" : ": " + check.Failure)}"));
+            $"{verdict,-5}{check.Name,-32}{check.Error,8:0.0e-0} of {check.Tolerance:0.0e-0}  {check.Milliseconds,9:F2} ms  {check.Shape}{(check.Failure is null ? "" : ": " + check.Failure)}"));
     }
 }
 

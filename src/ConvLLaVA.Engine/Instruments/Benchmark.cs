@@ -45,7 +45,7 @@ public sealed class Benchmark
         var selftest = new Selftest(_options with { WeightType = type, Profiler = null }, sizes, small: true);
         IReadOnlyList<SelftestCheck> checks = selftest.Run(null, cancellation);
         if (checks.FirstOrDefault(check => !check.Passed) is { } bad)
-            throw new ConvLlavaException($"The operation {bad.Name} ({bad.Shape}) gives wrong results ({bad.Failure ?? $"error {bad.Error:E1}, allowed {bad.Tolerance:E1}"}), so that times mean nothing; 'convllava selftest' says more.");
+            throw new ConvLlavaException($"The operation {bad.Name} ({bad.Shape}) gives wrong results ({bad.Failure ?? $"error {bad.Error:0.0e-0}, allowed {bad.Tolerance:0.0e-0}"}), so that times mean nothing; 'convllava selftest' says more.");
 
         _say("measuring copy bandwidth and matrix-product rate");
         _ceilings = MeasureCeilings(type, sizes, _options);
