@@ -43,7 +43,7 @@ public sealed class KernelsTests : IDisposable
     {
         Dictionary<string, string?> compiler = WithCompiler();
         string cache = Path.Combine(_folder, "cache"), report = Path.Combine(_folder, "report.json");
-        CommandLine.Run(compiler, "", "kernels", "build", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16", "--out", cache, "--report", report, "--gpu", "a100").Succeeds();
+        CommandLine.RunIn(compiler, "", "kernels", "build", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16", "--out", cache, "--report", report, "--gpu", "a100").Succeeds();
         JsonElement found = JsonDocument.Parse(File.ReadAllText(report)).RootElement;
         JsonElement[] rows = [.. found.GetProperty("rows").EnumerateArray()];
         Assert.Equal("A100 SXM 80 GB", found.GetProperty("gpu").GetString());
@@ -61,7 +61,7 @@ public sealed class KernelsTests : IDisposable
 
     [Fact]
     public void Build_without_a_compiler_says_where_it_looked()
-        => CommandLine.Run(Without(), "", "kernels", "build", "--preset", "tiny", "--out", Path.Combine(_folder, "x")).IsBadInput("NVRTC");
+        => CommandLine.RunIn(Without(), "", "kernels", "build", "--preset", "tiny", "--out", Path.Combine(_folder, "x")).IsBadInput("NVRTC");
 
     [Theory]
     [InlineData("--arch", "sm_60", "sm_75")]
@@ -81,12 +81,12 @@ public sealed class KernelsTests : IDisposable
 
     [Fact]
     public void Build_refuses_an_architecture_that_the_compiler_does_not_know()
-        => CommandLine.Run(WithCompiler(), "", "kernels", "build", "--preset", "tiny", "--arch", "sm_999", "--out", Path.Combine(_folder, "x")).IsBadInput("sm_999", "sm_80");
+        => CommandLine.RunIn(WithCompiler(), "", "kernels", "build", "--preset", "tiny", "--arch", "sm_999", "--out", Path.Combine(_folder, "x")).IsBadInput("sm_999", "sm_80");
 
     [Fact]
     public void Bindings_report_what_is_absent()
     {
-        string output = CommandLine.Run(Without(), "", "selftest", "bindings", "--preset", "tiny", "--json", Path.Combine(_folder, "b.json")).Succeeds();
+        string output = CommandLine.RunIn(Without(), "", "selftest", "bindings", "--preset", "tiny", "--json", Path.Combine(_folder, "b.json")).Succeeds();
         Assert.Contains("absent    NVRTC", output);
         Assert.Contains("absent    cuBLASLt", output);
         Assert.Equal(output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length, JsonDocument.Parse(File.ReadAllText(Path.Combine(_folder, "b.json"))).RootElement.GetArrayLength());
@@ -95,7 +95,7 @@ public sealed class KernelsTests : IDisposable
     [Fact]
     public void Bindings_compile_a_kernel_where_the_compiler_is_installed()
     {
-        string output = CommandLine.Run(WithCompiler(), "", "selftest", "bindings", "--preset", "tiny").Succeeds();
+        string output = CommandLine.RunIn(WithCompiler(), "", "selftest", "bindings", "--preset", "tiny").Succeeds();
         Assert.Contains("ok        NVRTC", output);
         Assert.Contains("ok        compile a kernel: rms_norm.cu to sm_80", output);
     }
