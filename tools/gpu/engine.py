@@ -21,7 +21,7 @@ def selftest(context):
         path = context.out / f"selftest-{dtype}.json"
 
         def one():
-            code, _, err = context.run("selftest", "--device", context.device, "--dtype", dtype, "--json", path, check=False)
+            code, _, err = context.run("selftest", "--device", context.device, "--preset", context.preset, "--dtype", dtype, "--json", path, check=False)
             if not path.exists():
                 raise RuntimeError(err.strip()[-400:])
             checks = json.loads(path.read_text())["checks"]

@@ -29,6 +29,10 @@ def clip(text, length=160):
     return text if len(text) <= length else text[:length - 1] + "…"
 
 
+def number(value):
+    return "" if value is None else f"{value:.2e}"
+
+
 def rows(stages, name):
     return stages.get(name, {}).get("rows", [])
 
@@ -60,11 +64,11 @@ def times(row, base):
 def parity(stages):
     if not rows(stages, "parity"):
         return []
-    lines = ["## Against Hugging Face", "", "| model and precision | result | worst tensor | distance | Hugging Face's own | tokens equal |", "|---|---|---|---|---|---|"]
+    lines = [f"## Against {stages['parity'].get('what', 'Hugging Face')}", "", "| model and precision | result | worst tensor | distance | the reference's own | tokens equal |", "|---|---|---|---|---|---|"]
     for row in rows(stages, "parity"):
         if "worst" in row:
             worst, tokens = row["worst"], row["tokens"]
-            lines.append(f"| {row['name']} | {'pass' if row['passed'] else '**FAIL**'} | {worst['tensor']} | {worst['distance']:.2e} | {worst['hugging_face']:.2e} "
+            lines.append(f"| {row['name']} | {'pass' if row['passed'] else '**FAIL**'} | {worst['tensor']} | {worst['distance']:.2e} | {number(worst['hugging_face'])} "
                          f"| {'yes' if tokens['passed'] else '**no**'}, {tokens['compared']} of {tokens['generated']} compared |")
         else:
             lines.append(f"| {row['name']} | {clip(row.get('failed') or row.get('skipped'))} | | | | |")
@@ -92,19 +96,24 @@ def ceilings(stages):
     return ["## Ceilings of this run", "", *lines] if lines else []
 
 
+def found(stages, start):
+    """Names of the engine's rows that begin so, in the order they were measured."""
+    names = [name for dtype in ("bfloat16", "float16") for name in bench(stages, dtype)[0] if name.startswith(start)]
+    return list(dict.fromkeys(names))
+
+
 def compared(stages, title, stage, names, columns, share, key):
     """A table of engine rows beside PyTorch's rows of the same name and a suffix each."""
-    brain, _ = bench(stages, "bfloat16")
+    ours_bf16, _ = bench(stages, "bfloat16")
     half, _ = bench(stages, "float16")
     theirs = {row["name"]: row for row in rows(stages, stage)}
-    found = [name for name in names if name in brain or any(column(name) in theirs for _, column in columns)]
-    if not found:
+    if not names:
         return []
     heads = [head for head, _ in columns]
     lines = [f"## {title}", "", f"| | engine bf16 ms | {share} | engine fp16 ms | " + " | ".join(f"{head} ms | gain" for head in heads) + " |",
              "|---|" + "---|" * (3 + 2 * len(heads))]
-    for name in found:
-        ours = brain.get(name)
+    for name in names:
+        ours = ours_bf16.get(name)
         cells = [ms(ours), percent(ours, key), ms(half.get(name))]
         for _, column in columns:
             row = theirs.get(column(name))
@@ -115,15 +124,14 @@ def compared(stages, title, stage, names, columns, share, key):
 
 
 def encoder(stages):
-    names = [f"encode {size} batch {batch}" for batch in (1, 8) for size in (768, 1024, 1536)]
+    names = found(stages, "encode ")
     short = lambda name: name.removeprefix("encode ")
     return compared(stages, "Encoder", "encoder", names, [("eager", lambda name: "eager " + short(name)), ("compiled", lambda name: "compiled " + short(name))],
                     "of GEMM rate", "percent_of_gemm")
 
 
 def language(stages):
-    prefills = [f"prefill {tokens}" for tokens in (204, 316, 636)]
-    decodes = [f"decode at {length}" for length in (700, 4000)]
+    prefills, decodes = found(stages, "prefill "), found(stages, "decode at ")
     with_suffix = lambda suffix: lambda name: f"{name} {suffix}"
     first = compared(stages, "Prefill", "language", prefills, [("eager", with_suffix("eager")), ("compiled", with_suffix("compiled"))], "of GEMM rate", "percent_of_gemm")
     second = compared(stages, "Decode, one token", "language", decodes,
