@@ -122,7 +122,11 @@ internal sealed class BenchSession(ConvLlava engine, IDeviceTimer timer, BenchPl
             PagedBatch batch = StepOf([.. Enumerable.Repeat(new SequencePiece(context, 1), sequences)], pages);
             (OperationCost cost, _) = Plan((backend, workspace) => Step(backend, workspace, batch, kv));
             batch.PadDecode(_backend.PaddedDecodeRows(sequences));
+            // A step that is recorded has room for the longest context, whatever it is at now.
+            int real = batch.MaxBlocks;
+            batch.MaxBlocks = _model.BlocksPerSequence(BlockSize);
             long bytes = Plan((backend, workspace) => Step(backend, workspace, batch, kv)).Bytes;
+            batch.MaxBlocks = real;
             return new DecodeState(_model, _backend, Room(bytes), kv, batch, cost);
         }
         catch
@@ -190,6 +194,8 @@ internal sealed class BenchSession(ConvLlava engine, IDeviceTimer timer, BenchPl
         {
             (_model, _backend, _workspace, _kv, _batch) = (model, backend, workspace, kv, batch);
             Cost = cost;
+            // Steps of as many rows were recorded over other matrices and pages, and the ones recorded here go with these.
+            backend.ForgetSteps();
             _hidden = workspace.Take(batch.TokenCount, model.Language.HiddenSize);
             _logits = workspace.Take(batch.LogitCount, model.Language.VocabularySize, DType.Float32);
             _forward = () => Forward(_backend);
@@ -209,6 +215,7 @@ internal sealed class BenchSession(ConvLlava engine, IDeviceTimer timer, BenchPl
 
         public void Dispose()
         {
+            _backend.ForgetSteps();
             _workspace.Dispose();
             _kv.Dispose();
         }

@@ -87,6 +87,8 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
 
     public void RunStep(PagedBatch batch, bool repeatable, Action forward) => inner.RunStep(batch, false, () => observer.ObserveStep(batch, forward));
 
+    public void ForgetSteps() => inner.ForgetSteps();
+
     public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
         => observer.Observe(CostModel.EmbedTokens(table, output), () => inner.EmbedTokens(table, batch, output));
 
