@@ -18,12 +18,12 @@ internal static class CubinLaunchBounds
         if (cubin.Length < 64 || !cubin[..5].SequenceEqual("\x7f\x45\x4c\x46\x02"u8)) return found;
         long table = BinaryPrimitives.ReadInt64LittleEndian(cubin[40..]);
         int size = BinaryPrimitives.ReadUInt16LittleEndian(cubin[58..]), count = BinaryPrimitives.ReadUInt16LittleEndian(cubin[60..]), names = BinaryPrimitives.ReadUInt16LittleEndian(cubin[62..]);
-        if (table <= 0 || size < 64 || table + ((long)size * count) > cubin.Length || names >= count) return found;
+        if (table <= 0 || size < 64 || table > cubin.Length - ((long)size * count) || names >= count) return found;
         ReadOnlySpan<byte> strings = Section(cubin, (int)table + (names * size), out _);
         for (int i = 0; i < count; i++)
         {
             ReadOnlySpan<byte> section = Section(cubin, (int)table + (i * size), out int nameAt);
-            if (nameAt >= strings.Length) continue;
+            if ((uint)nameAt >= (uint)strings.Length) continue;
             int end = strings[nameAt..].IndexOf((byte)0);
             string name = Encoding.ASCII.GetString(end < 0 ? [] : strings.Slice(nameAt, end));
             if (name.StartsWith(Prefix, StringComparison.Ordinal) && Attribute(section) is { } threads) found[name[Prefix.Length..]] = threads;
@@ -37,7 +37,7 @@ internal static class CubinLaunchBounds
         int type = BinaryPrimitives.ReadInt32LittleEndian(file[(header + 4)..]);
         long offset = BinaryPrimitives.ReadInt64LittleEndian(file[(header + 24)..]), length = BinaryPrimitives.ReadInt64LittleEndian(file[(header + 32)..]);
         const int NoBits = 8;
-        return type == NoBits || offset < 0 || length < 0 || offset + length > file.Length ? [] : file.Slice((int)offset, (int)length);
+        return type == NoBits || offset < 0 || length < 0 || length > file.Length || offset > file.Length - length ? [] : file.Slice((int)offset, (int)length);
     }
 
     private static int? Attribute(ReadOnlySpan<byte> records)
