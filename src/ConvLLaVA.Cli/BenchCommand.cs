@@ -38,11 +38,12 @@ internal static class BenchCommand
                 Sequences = List(parsed, sequences) ?? defaults.Sequences,
                 Runs = parsed.GetValue(runs),
             };
-            var benchmark = new Benchmark(plan, model.LoadOptions(parsed), line => Console.Error.WriteLine(line));
             using OutputFile? file = parsed.GetValue(json) is { } path ? new OutputFile(path) : null;
-            BenchReport report = await benchmark.RunAsync(cancellation);
-            Print(report);
-            file?.Complete(JsonSerializer.Serialize(report, InstrumentJson.Default.BenchReport));
+            var benchmark = new Benchmark(plan, model.LoadOptions(parsed), line => Console.Error.WriteLine(line))
+            {
+                Partial = report => file?.Complete(JsonSerializer.Serialize(report, InstrumentJson.Default.BenchReport)),
+            };
+            Print(await benchmark.RunAsync(cancellation));
             return Program.Done;
         });
         return command;

@@ -58,9 +58,15 @@ class Context:
         return done.returncode, done.stdout, done.stderr
 
     def bench(self, *arguments, timeout=None):
-        """Runs `convllava bench` -> the object it writes."""
+        """Runs `convllava bench` -> the object it writes; what it wrote before it failed, with the failure in it, when there is any."""
         path = self.out / f"bench-{slug(' '.join(arguments))[:80]}.json"
-        self.run("bench", *arguments, "--device", self.device, "--json", path, timeout=timeout)
+        path.unlink(missing_ok=True)
+        try:
+            self.run("bench", *arguments, "--device", self.device, "--json", path, timeout=timeout)
+        except RuntimeError as error:
+            if not path.exists():
+                raise
+            return {**json.loads(path.read_text()), "incomplete": str(error)[:400]}
         return json.loads(path.read_text())
 
 

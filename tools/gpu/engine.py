@@ -81,4 +81,6 @@ def tables(context):
         context.require(10, "kernels")
         return {"bench": context.bench("kernels", "--model", model, "--dtype", "bfloat16")}
     attempt(rows, "kernels bfloat16", kernels)
-    return {"rows": rows, "status": "failed" if any("failed" in row for row in rows) else "passed"}
+    bad = [row for row in rows if "failed" in row or "incomplete" in row.get("bench", {})]
+    return {"rows": rows, "status": "failed" if bad else "passed",
+            **({"reason": bad[0].get("failed") or bad[0]["bench"]["incomplete"]} if bad else {})}

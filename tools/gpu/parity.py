@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 import compare_dumps
-from common import ROOT, attempt, torch_device
+from common import ROOT, Skip, attempt, torch_device
 
 FLOORS = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1.6e-2}
 OVER_REFERENCE = 1.5
@@ -35,6 +35,8 @@ def parity(context):
     for name, folder in models.items():
         try:
             reference = Reference(context, folder, hf_reference.available())
+        except Skip:
+            raise
         except Exception as error:
             rows.append({"name": name, "failed": f"{type(error).__name__}: {error}"[:600]})
             continue

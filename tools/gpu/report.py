@@ -19,7 +19,8 @@ def facts(record):
     gpu, versions = record["gpu"] or {}, record["versions"]
     device = f"{gpu.get('name', 'no GPU')}, driver {gpu.get('driver_version', '?')}, {gpu.get('memory.total', '?')}, power limit {gpu.get('power.limit', '?')}"
     doctor = record["stages"].get("doctor", {}).get("doctor", {})
-    engine = ", ".join(f"{key} {doctor[key]}" for key in ("nvrtc", "cublaslt") if isinstance(doctor.get(key), str))
+    libraries = doctor.get("cuda", {}).get("libraries", [])
+    engine = ", ".join(f"{library.get('library')} {library.get('version')}" for library in libraries if library.get("found"))
     return [f"- {device}", f"- commit {record['commit'] or 'unknown'}{'; engine: ' + engine if engine else ''}",
             "- " + ", ".join(f"{name} {version}" for name, version in versions.items() if version)]
 

@@ -58,6 +58,7 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
                 done += bytes;
                 progress?.Invoke((double)done / _bytes);
             }
+            source.Release();
         }
         stream.Synchronize(); // the staging buffers go, and every weight is there from here on
         _planned.Clear();

@@ -24,6 +24,9 @@ internal abstract class WeightSource(DType type, long elements, int row)
     /// <summary>Produces elements from <paramref name="start"/> on, a multiple of <see cref="Row"/>, until <paramref name="destination"/> is full.</summary>
     public abstract void Fill(long start, Span<byte> destination);
 
+    /// <summary>Lets go of what was only needed to produce them.</summary>
+    public virtual void Release() { }
+
     /// <summary>Refuses a tensor that is not what the model needs.</summary>
     /// <exception cref="InvalidInputException">It is not.</exception>
     public static void Require(WeightTensor tensor, bool condition, string expected)
@@ -53,6 +56,12 @@ internal sealed class PlainSource(IReadOnlyList<WeightTensor> parts, DType type)
             start = 0;
         }
     }
+
+    /// <inheritdoc/>
+    public override void Release()
+    {
+        foreach (WeightTensor part in parts) part.Release();
+    }
 }
 
 /// <summary>A convolution <c>[out, in, k, k]</c> as rows <c>[out, k * k * in]</c> in (ky, kx, channel) order.</summary>
@@ -62,6 +71,9 @@ internal sealed class PatchSource(WeightTensor weight, DType type)
     private readonly int _channels = checked((int)weight.Shape[1]);
     private readonly float[] _stored = new float[weight.ElementCount / weight.Shape[0]];
     private readonly float[] _ordered = new float[weight.ElementCount / weight.Shape[0]];
+
+    /// <inheritdoc/>
+    public override void Release() => weight.Release();
 
     /// <inheritdoc/>
     public override void Fill(long start, Span<byte> destination)
@@ -87,6 +99,9 @@ internal sealed class DepthwiseSource(WeightTensor filter, DType type) : WeightS
     private bool _read;
 
     /// <inheritdoc/>
+    public override void Release() => filter.Release();
+
+    /// <inheritdoc/>
     public override void Fill(long start, Span<byte> destination)
     {
         if (!_read) TensorConversion.ToFloat32(filter, 0, _stored);
@@ -104,6 +119,9 @@ internal sealed class DepthwiseSource(WeightTensor filter, DType type) : WeightS
 internal sealed class ScaledSource(WeightTensor weight, float[] factors, DType type) : WeightSource(type, weight.ElementCount, checked((int)weight.Shape[1]))
 {
     private readonly float[] _row = new float[weight.Shape[1]];
+
+    /// <inheritdoc/>
+    public override void Release() => weight.Release();
 
     /// <inheritdoc/>
     public override void Fill(long start, Span<byte> destination)

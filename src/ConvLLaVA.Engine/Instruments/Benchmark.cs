@@ -28,6 +28,9 @@ public sealed class Benchmark
         _say = say ?? (_ => { });
     }
 
+    /// <summary>Told what is known after each kind, so that an end before the end loses little.</summary>
+    public Action<BenchReport>? Partial { get; init; }
+
     /// <summary>Measures.</summary>
     /// <exception cref="ConvLlavaException">An operation gives wrong results, so that its times mean nothing.</exception>
     public async Task<BenchReport> RunAsync(CancellationToken cancellation = default)
@@ -62,10 +65,12 @@ public sealed class Benchmark
             if (kind == "load") _rows.Add(BenchRow.Of("load", new Timing(loaded, loaded, loaded, 1), engine.WeightBytes, 0, null));
             else if (kind == "e2e") await EndToEndAsync(engine, cancellation).ConfigureAwait(false);
             else engine.Exclusive(() => session.Run(kind));
+            Partial?.Invoke(Report());
         }
-        string version = typeof(Benchmark).Assembly.GetName().Version?.ToString(3) ?? "";
-        return new BenchReport(1, DateTimeOffset.UtcNow, _plan.Model, engine.BackendName, type.Name(), version, checks.Count,
-            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond), _rows);
+        return Report();
+
+        BenchReport Report() => new(1, DateTimeOffset.UtcNow, _plan.Model, engine.BackendName, type.Name(), typeof(Benchmark).Assembly.GetName().Version?.ToString(3) ?? "", checks.Count,
+            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond), [.. _rows]);
     }
 
     /// <summary>Measures what the device can do in the precision of a model.</summary>

@@ -9,7 +9,7 @@ namespace ConvLLaVA.Engine.Synthetic;
 internal sealed unsafe class SyntheticWeights : IDisposable
 {
     private const int PieceElements = 1 << 20;
-    private readonly List<nint> _held = [];
+    private readonly HashSet<nint> _held = [];
     private bool _disposed;
 
     /// <summary>Describes the tensors; nothing is made yet.</summary>
@@ -24,7 +24,7 @@ internal sealed unsafe class SyntheticWeights : IDisposable
         Tensors = tensors;
 
         void Add(string full, SyntheticTensor tensor) => tensors.Add(full, new WeightTensor(full, dtype, tensor.Shape,
-            () => Make(new SyntheticNumbers(name.Seed, tensor), tensor.ElementCount, dtype), name.ToString()));
+            new WeightMaker(() => Make(new SyntheticNumbers(name.Seed, tensor), tensor.ElementCount, dtype), Free), name.ToString()));
     }
 
     /// <summary>Every tensor by its name in the decoder's files.</summary>
@@ -38,6 +38,14 @@ internal sealed unsafe class SyntheticWeights : IDisposable
             _disposed = true;
             foreach (nint data in _held) NativeMemory.AlignedFree((void*)data);
             _held.Clear();
+        }
+    }
+
+    private void Free(nint data)
+    {
+        lock (_held)
+        {
+            if (_held.Remove(data)) NativeMemory.AlignedFree((void*)data);
         }
     }
 

@@ -136,6 +136,20 @@ public sealed class SyntheticCheckpointTests : IDisposable
     }
 
     [Fact]
+    public void ReleasedBytes_AreMadeAgain()
+    {
+        var weights = new SyntheticWeights(new SyntheticName(Tiny, 9), DType.Float16);
+        WeightTensor tensor = weights.Tensors[TensorNames.FinalNorm];
+        byte[] before = tensor.Bytes.ToArray();
+        tensor.Release();
+        tensor.Release();
+        Assert.Equal(before, tensor.Bytes.ToArray());
+        weights.Dispose();
+        weights.Tensors[TensorNames.LmHead].Release(); // was never made
+        Assert.Throws<ObjectDisposedException>(() => weights.Tensors[TensorNames.LmHead].Bytes.ToArray());
+    }
+
+    [Fact]
     public async Task AModelThatIsMade_AnswersAsTheOneThatIsStored()
     {
         PromptRequest request = PromptRequest.Ask("what is this", ImageInput.FromFile(Path.Combine(Repository.Root, "samples", "shapes-1.png")));
