@@ -113,6 +113,7 @@ struct Function {
 };
 
 struct LoadedModule {
+    int file = -1;
     void* library = nullptr;
     const Module* description = nullptr;
     int architecture = 0;
