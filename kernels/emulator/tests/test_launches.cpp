@@ -186,4 +186,15 @@ void test_launches() {
         EXPECT_TRUE(reported("kernel far, test.cu:18"));
         EXPECT_TRUE(reported("past the end of an allocation of 128"));
     }
+    {  // One element too many, within the bytes that the allocation's end is rounded up to.
+        Device again;
+        const CUfunction function = load_function(source, "add");
+        CUdeviceptr in = allocate(128 * 4), out = allocate(99 * 4);
+        int elements = 100;
+        void* given[] = {&in, &out, &elements, &term};
+        OK(cuMemsetD32Async(in, 0, 128, nullptr));
+        OK(launch(function, 1, 128, 0, given));
+        EXPECT(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+        EXPECT_TRUE(reported("bytes past the end of an allocation of 396 bytes were written"));
+    }
 }
