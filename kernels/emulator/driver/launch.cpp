@@ -107,11 +107,10 @@ static CUresult launch(Call& call, CUfunction handle, const LaunchShape& shape, 
         work.ranges.push_back({address, address + 1, kind == ParameterKind::pointer});
     }
     Context* const context = call.context;
-    int device_fault = CUDA_ERROR_ILLEGAL_ADDRESS;
-    const bool injected = Instruments::get().fails("kernel", device_fault);
     work.run = [=](std::string& text) {
         const Kernel& kernel = *function->kernel;
-        if (injected) return text = "injected fault of kernel " + std::string(kernel.name), CUresult(device_fault);
+        int device_fault = CUDA_ERROR_ILLEGAL_ADDRESS;  // counted as kernels run, those of graphs included
+        if (Instruments::get().fails("kernel", device_fault)) return text = "injected fault of kernel " + std::string(kernel.name), CUresult(device_fault);
         if (function->module->unloaded) return text = "kernel " + std::string(kernel.name) + " ran after its module was unloaded", CUDA_ERROR_ILLEGAL_ADDRESS;
         if (State::get().settings.check_arguments) text = dead_argument(*context, kernel, *arguments);
         if (!text.empty()) return CUDA_ERROR_ILLEGAL_ADDRESS;

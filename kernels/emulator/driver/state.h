@@ -71,6 +71,7 @@ struct Graph {
 
 struct GraphExec {
     std::shared_ptr<const Nodes> nodes;
+    std::string race;  // between branches of the graph, found when it was instantiated
     OpPtr last_launch;
 };
 
