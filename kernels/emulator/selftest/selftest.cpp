@@ -22,6 +22,7 @@ extern "C" {
 void fragment_mma(const unsigned*, const unsigned*, float*, int);
 void fragment_ldmatrix(const unsigned*, const int*, unsigned*, int, int);
 void vocabulary(const float*, float*, int*, int);
+void many_syncs(float*, int, int);
 void bench_shuffle(float*, int);
 void bench_warp_sum(float*, int);
 void bench_barrier(float*, int);
@@ -290,6 +291,20 @@ void test_vocabulary() {
     expect(launch(kernel, 3, 256, 0, {}, x.data, out.data, total.data, 3).empty() && total[0] == 3 * 256, "the runtime is whole after a failed launch");
 }
 
+void test_many_syncs() {
+    Buffer<float> out(64);
+    for (const emurt::Settings& settings : {orders()[0], orders()[2]}) {
+        emurt::poison(out.data, 64 * 4);
+        const auto reports = launch(KERNEL_OF(many_syncs), 1, 64, 0, settings, out.data, 300000, 0);
+        for (const auto& r : reports) std::printf("%s\n", r.text().c_str());
+        bool right = reports.empty();
+        for (int i = 0; i < 64; ++i) right = right && out[i] == float(63 - i);
+        expect(right, "1.2 million sync_warps");
+        const auto wrong = launch(KERNEL_OF(many_syncs), 1, 64, 0, settings, out.data, 300000, 1);
+        expect(!wrong.empty() && wrong[0].finding == emurt::Finding::SharedRace, "a missing sync_warp after 1.2 million");
+    }
+}
+
 // ---- costs ---------------------------------------------------------------------------------------------------------------------
 
 // Of this thread's processor time: the machine may be busy with other work.
@@ -349,6 +364,7 @@ int main(int argc, char** argv) {
     }
     test_conversions();
     test_vocabulary();
+    test_many_syncs();
     std::printf("%d checks passed, %d failed\n", passed, failures);
     return failures ? 1 : 0;
 }
