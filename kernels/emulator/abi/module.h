@@ -65,8 +65,32 @@ void run_grid(const Launch& launch, Outcome& outcome);
 void register_memory(const void* begin, size_t bytes);
 void unregister_memory(const void* begin);
 
+// What NVRTC hands out as CUBIN and the driver loads: this, then `size` bytes of the shared object.
+struct ImageHeader {
+    char magic[8];
+    uint32_t version;
+    uint32_t architecture;  // 90 for sm_90 and sm_90a
+    uint64_t size;
+    uint64_t hash;  // of the object's bytes
+};
+constexpr char image_magic[8] = {'E', 'M', 'U', 'C', 'U', 'B', 'I', 'N'};
+
+// FNV-1a over 8 bytes a step: enough to notice a damaged file.
+inline uint64_t hash_bytes(const void* data, size_t size, uint64_t hash = 0xcbf29ce484222325ull) {
+    const unsigned char* p = static_cast<const unsigned char*>(data);
+    for (; size >= 8; size -= 8, p += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, p, 8);
+        hash = (hash ^ word) * 0x100000001b3ull;
+        hash ^= hash >> 32;
+    }
+    for (; size > 0; --size, ++p) hash = (hash ^ *p) * 0x100000001b3ull;
+    return hash;
+}
+
 // Builds an emu::Kernel of `extern "C" void name(parameters)`; the generated end of a kernel file uses it.
 template <class... P> struct Entry {
+    static constexpr int count = int(sizeof...(P));
     static constexpr Parameter parameters[sizeof...(P) + 1] = {
         {unsigned(sizeof(P)), !std::is_pointer<P>::value                          ? ParameterKind::value
                               : std::is_const<std::remove_pointer_t<P>>::value ? ParameterKind::pointer_to_const
