@@ -1,6 +1,8 @@
 // Initialisation, the device, the primary context, errors by name, and the emulator's own exports.
 #include "state.h"
 
+#include "../runtime/emulator.h"
+
 #include <chrono>
 #include <cstdio>
 
@@ -288,11 +290,14 @@ EMU_EXPORT void emuClearReport(void) {
     state.last_report.clear();
 }
 
-// One of the settings of settings.h; 0 where it was understood. Settings of the device should change while nothing is retained.
+// One of the settings of settings.h or of the runtime (emulator.h); 0 where it was understood. The device's own should change while
+// nothing retains its context.
 EMU_EXPORT int emuConfigure(const char* name, const char* value) {
     State& state = State::get();
     std::lock_guard<std::recursive_mutex> held(state.lock);
-    if (name == nullptr || value == nullptr || !state.settings.set(name, value)) return 1;
+    if (name == nullptr || value == nullptr) return 1;
+    if (emurt::set_option(name, value)) return 0;
+    if (!state.settings.set(name, value)) return 1;
     state.random = state.settings.seed * 0x9E3779B97F4A7C15ull + 1;
     return 0;
 }

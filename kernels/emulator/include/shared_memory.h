@@ -61,7 +61,9 @@ template <size_t bytes> EMURT_INLINE void note_read(uintptr_t p, Site site) {
         const Tag mine = b.now_tag | self().who, pending = TIME_LIMIT << TAG_TIME;
         const V old_write = V(w - b.start_tag < b.barrier_tag - b.start_tag);
         const V own_write = V(((w ^ mine) & TAG_WHO) == 0) & V(w >= b.start_tag) & V(w < pending);
-        const V old_read = V(r < b.barrier_tag), many_read = V((r & READ_SEVERAL_WARPS) != 0), same_read = V(r == mine);
+        const V old_read = V(r < b.barrier_tag), same_read = V(r == mine);
+        const V many_read = V((r & READ_SEVERAL_WARPS) != 0) |
+                            (V(((r ^ mine) & (TAG_WARP | READ_SEVERAL_LANES)) == READ_SEVERAL_LANES) & V(r >= self().warp->sync_tag));
         if constexpr (bytes == 2) {
             if (__builtin_expect((old_write | own_write) && (old_read | many_read | same_read), 1)) {
                 if (old_read) *read_tags = mine;

@@ -87,14 +87,18 @@ void complete_mma_bf16(Warp& w) { mma(w, widen_bf16); }
 void complete_ldmatrix(Warp& w, int matrices, bool transposed) {
     const LdmatrixOperands* operands[32];
     for (int i = 0; i < 32; ++i) operands[i] = reinterpret_cast<const LdmatrixOperands*>(w.slots[w.parity][i]);
+    uint32_t words[4][32];  // by matrix and receiving lane: row-major, a matrix's words are already in the order of the lanes
     for (int j = 0; j < matrices; ++j) {
-        uint16_t matrix[8][8];
-        for (int i = 0; i < 8; ++i) std::memcpy(matrix[i], operands[8 * j + i]->row, 16);
-        for (int lane = 0; lane < 32; ++lane) {
-            const int g = lane / 4, t = lane % 4;
-            const unsigned lo = transposed ? matrix[2 * t][g] : matrix[g][2 * t], hi = transposed ? matrix[2 * t + 1][g] : matrix[g][2 * t + 1];
-            operands[lane]->r[j] = lo | hi << 16;
-        }
+        for (int i = 0; i < 8; ++i) std::memcpy(&words[j][4 * i], operands[8 * j + i]->row, 16);
+        if (!transposed) continue;
+        uint16_t halves[8][8];
+        std::memcpy(halves, words[j], sizeof halves);
+        for (int lane = 0; lane < 32; ++lane)
+            words[j][lane] = static_cast<uint32_t>(halves[2 * (lane % 4)][lane / 4]) | static_cast<uint32_t>(halves[2 * (lane % 4) + 1][lane / 4]) << 16;
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+        unsigned* const r = operands[lane]->r;
+        for (int j = 0; j < matrices; ++j) r[j] = words[j][lane];
     }
 }
 

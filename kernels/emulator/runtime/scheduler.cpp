@@ -212,7 +212,7 @@ void collective(Thread* t, Collective kind, Site site) {
 static void thread_exit(Thread* t) {
     Block& b = block_of(t);
     Warp& w = *t->warp;
-    t->async_first = t->async_end = t->async_group = 0;
+    if (t->async_end != 0 || t->async_group != 0) drop_async(t);
     if (__builtin_expect(w.arrived != 0, 0))
         fail(t, Finding::DivergentWarp, w.site, "lane %u returned while lanes 0x%08x wait here", t->lane, w.arrived);
     if (__builtin_expect(b.barrier_count != 0, 0))
@@ -330,7 +330,7 @@ static void run_block(Worker& worker, uint64_t index) {
     if (worker.aborted) {
         Thread* const threads = threads_of(worker.region);
         for (unsigned i = 0; i < b.thread_count; ++i) {
-            threads[i].async_first = threads[i].async_end = threads[i].async_group = 0;
+            drop_async(&threads[i]);
             reset_stack(worker.region, i);
         }
         worker.aborted = false;

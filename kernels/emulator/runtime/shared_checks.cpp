@@ -143,4 +143,14 @@ void async_wait(Thread* t, uint32_t pending, Site) {
     }
 }
 
+// What is still under way when the thread ends (or is ended) never arrives.
+void drop_async(Thread* t) {
+    for (; t->async_first != t->async_end; ++t->async_first) {
+        const Granules g = granules_of(queue_of(t)[t->async_first % MAX_ASYNC_COPIES].shared, 16);
+        for (unsigned i = 0; i < g.count; ++i)
+            if (is_pending(g.write[i])) g.write[i] = 0;
+    }
+    t->async_first = t->async_end = t->async_group = 0;
+}
+
 }  // namespace emurt

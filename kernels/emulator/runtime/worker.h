@@ -41,6 +41,8 @@ void work_on(Worker& worker, Job& job, void (*between)(Job&, void*), void* conte
 // Adds the report unless the same was found at the same place before; false when the launch has as many as it may.
 bool add_report(Job& job, Report report);
 
+void drop_async(Thread* t);
+
 // What the last lane to arrive does for all 32.
 void complete_mma_f16(Warp& w);
 void complete_mma_bf16(Warp& w);
