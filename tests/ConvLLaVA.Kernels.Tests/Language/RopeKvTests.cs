@@ -26,10 +26,10 @@ public sealed class RopeKvTests
         EmulatedDevice.SkipWithout();
         var shapes = from tokens in Gen.Choose(1, 20)
                      from kvHeads in Gen.Choose(1, 4)
-                     from group in Gen.Choose(1, 3)
+                     from queries in Gen.Choose(1, 3)
                      from narrow in Gen.Elements(true, false)
                      from seed in Gen.Choose(0, 1000)
-                     select (tokens, kvHeads, heads: group * kvHeads, narrow, seed);
+                     select (tokens, kvHeads, heads: queries * kvHeads, narrow, seed);
         Prop.ForAll(shapes.ToArbitrary(), shape =>
             Check(shape.narrow ? Storage.F16 : Storage.BF16, shape.narrow ? 8 : 48, shape.tokens, shape.heads, shape.kvHeads, shape.seed, everyOrder: false))
             .Check(Config.QuickThrowOnFailure.WithMaxTest(20));
