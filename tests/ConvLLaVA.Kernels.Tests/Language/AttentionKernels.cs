@@ -26,7 +26,7 @@ internal sealed class AttentionKernels
     public static bool TensorCores(Storage storage, int headDim) => storage != Storage.F32 && headDim % 16 == 0;
 
     /// <summary>Runs the prefill kernel over all rows. Returns [tokens, heads * head_dim].</summary>
-    public float[] Prefill(int queryTile = 64)
+    public float[] Prefill(int queryTile = 64, int keyTile = 64)
     {
         List<int> sequences = [], starts = [];
         for (int s = 0; s < _case.Sequences.Length; s++)
@@ -43,8 +43,9 @@ internal sealed class AttentionKernels
         bool tensorCores = TensorCores(_case.Storage, headDim);
         string name = tensorCores ? "attention_prefill" : "attention_prefill_any";
         int block = queryTile * (tensorCores ? 2 : 4);
-        int shared = tensorCores ? 4 * 64 * (headDim + 8) * 2 : sizeof(float) * (queryTile * width + 32 * keyStride + 32 * width + queryTile * 32);
-        Kernel kernel = Kernel.Compile(name + ".cu", _case.Storage, $"HEAD_DIM={headDim}", $"PAGE_SIZE={PagedCase.PageSize}", $"QUERY_TILE={queryTile}");
+        int shared = tensorCores ? 4 * keyTile * (headDim + 8) * 2 : sizeof(float) * (queryTile * width + 32 * keyStride + 32 * width + queryTile * 32);
+        string[] constants = [$"HEAD_DIM={headDim}", $"PAGE_SIZE={PagedCase.PageSize}", $"QUERY_TILE={queryTile}", .. keyTile == 64 ? Array.Empty<string>() : [$"KEY_TILE={keyTile}"]];
+        Kernel kernel = Kernel.Compile(name + ".cu", _case.Storage, constants);
         _run.Launch(kernel, name, new Dim3(sequences.Count, _case.Heads), block, shared, _query, _keys, _values, result, tileSequences, tileStarts, _starts, _lengths,
             _tables, _case.MaxBlocks, _case.Heads, _case.KvHeads, _case.Scale);
         return _run.Read(result);

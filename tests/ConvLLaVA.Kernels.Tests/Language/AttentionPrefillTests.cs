@@ -40,14 +40,15 @@ public sealed class AttentionPrefillTests
     }
 
     [Theory]
-    [InlineData(Storage.F16, 64, 16)]
-    [InlineData(Storage.F16, 64, 128)]
-    [InlineData(Storage.F32, 48, 8)]
-    [InlineData(Storage.F32, 48, 32)]
-    public void Tiles_of_other_sizes(Storage storage, int headDim, int queryTile)
+    [InlineData(Storage.F16, 64, 16, 64)]
+    [InlineData(Storage.F16, 64, 128, 64)]
+    [InlineData(Storage.F16, 64, 64, 32)]
+    [InlineData(Storage.F32, 48, 8, 64)]
+    [InlineData(Storage.F32, 48, 32, 64)]
+    public void Tiles_of_other_sizes(Storage storage, int headDim, int queryTile, int keyTile)
     {
         var paged = new PagedCase(storage, headDim, 2, 1, new SequenceSpec(1, 40, 75), new SequenceSpec(2, 17, 17));
-        Check(paged, EmulatedDevice.Run(run => new AttentionKernels(run, paged).Prefill(queryTile)));
+        Check(paged, EmulatedDevice.Run(run => new AttentionKernels(run, paged).Prefill(queryTile, keyTile)));
     }
 
     [Theory]
