@@ -18,6 +18,9 @@
 #if defined(STORAGE_F32) + defined(STORAGE_F16) + defined(STORAGE_BF16) > 1
 #error "choose one storage type: -DSTORAGE_F32=1, -DSTORAGE_F16=1 or -DSTORAGE_BF16=1"
 #endif
+#if defined(STORAGE_BF16) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "bfloat16 needs compute capability 8.0 or newer: on this device use fp16 (-DSTORAGE_F16=1) or fp32 (-DSTORAGE_F32=1)"
+#endif
 
 #define __device__
 #define __global__
