@@ -55,7 +55,7 @@ compile() { # source, extra flags
 }
 for source in "$here"/runtime/*.cpp "$here"/driver/*.cpp "$here"/nvrtc/*.cpp; do compile "$source"; done
 for source in "$here"/cublaslt/*.cpp; do compile "$source" -O3; done
-[ $self_test -eq 1 ] && compile "$here/tests/self_test.cpp"
+if [ $self_test -eq 1 ]; then for source in "$here"/tests/*.cpp; do compile "$source"; done; fi
 wait
 [ -e "$failed" ] && exit 1
 
@@ -78,6 +78,6 @@ cp -u "$here/abi/module.h" "$out/abi/"
 if [ $self_test -eq 1 ]; then
     sanitizer=()
     [ $sanitize -eq 1 ] && sanitizer=(-fsanitize=address,undefined)
-    "$CXX" -pthread "${sanitizer[@]}" "$out/obj/tests-self_test.o" -L"$out" -l:libcuda.so.1 -l:libnvrtc.so.13 -l:libcublasLt.so.13 -Wl,-rpath,"$out" -o "$out/self_test"
+    "$CXX" -pthread "${sanitizer[@]}" "$out"/obj/tests-*.o -L"$out" -l:libcuda.so.1 -l:libnvrtc.so.13 -l:libcublasLt.so.13 -Wl,-rpath,"$out" -o "$out/self_test"
     "$out/self_test"
 fi

@@ -23,23 +23,27 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     private readonly WeightConverter? _converted;
     private int _disposed;
 
-    private ConvLlava(Checkpoint checkpoint, IBackend backend, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
+    private ConvLlava(Checkpoint checkpoint, IBackend backend, string why, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {
         _checkpoint = checkpoint;
         _backend = backend;
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine") ?? NullLogger.Instance;
-        LogBackend(logger, backend.Name, options.Device == Device.Auto ? "auto: this build has no other backend" : "as asked");
+        LogBackend(logger, backend.Name, why);
         Tokenizer = LoadTokenizer(checkpoint.TokenizerDirectory, checkpoint.Config);
         _prompts = new PromptBuilder(checkpoint.Config, checkpoint.Vision, checkpoint.Preprocessor, Tokenizer, options, logger);
         cancellation.ThrowIfCancellationRequested();
-        if (options.WeightType is { } type) _converted = new WeightConverter(backend, type);
-        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress);
+        // A GPU converts on the way to the device.
+        if (options.WeightType is { } type && backend is CpuBackend) _converted = new WeightConverter(backend, type);
+        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress, cancellation);
         cancellation.ThrowIfCancellationRequested();
         progress?.Report(new LoadProgress("memory", 0.95));
         _runner = new ModelRunner(_model, backend, _prompts.TileHeight, _prompts.TileWidth, options);
         _engine = new GenerationEngine(_runner, _runner.EngineOptions, logger);
         progress?.Report(new LoadProgress("ready", 1));
     }
+
+    /// <summary>The backend, for tests and instruments.</summary>
+    internal IBackend Backend => _backend;
 
     /// <summary>The model's tokenizer.</summary>
     public LlamaTokenizer Tokenizer { get; }
@@ -154,8 +158,8 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         IBackend? backend = null;
         try
         {
-            backend = new CpuBackend(options.Threads);
-            return new ConvLlava(checkpoint, backend, options, progress, cancellation);
+            backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Gpu") ?? NullLogger.Instance, out string why);
+            return new ConvLlava(checkpoint, backend, why, options, progress, cancellation);
         }
         catch
         {

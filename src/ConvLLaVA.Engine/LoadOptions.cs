@@ -6,11 +6,14 @@ namespace ConvLLaVA.Engine;
 /// <summary>Where the model runs.</summary>
 public enum Device
 {
-    /// <summary>The best device this build supports on this machine; today that is always the CPU.</summary>
+    /// <summary>A GPU where one can be used, else the CPU; the log says which and why.</summary>
     Auto,
 
     /// <summary>The SIMD CPU backend.</summary>
     Cpu,
+
+    /// <summary>An NVIDIA GPU. Loading fails, and says why, where none can be used.</summary>
+    Cuda,
 }
 
 /// <summary>How a model is loaded.</summary>
@@ -24,7 +27,8 @@ public sealed record LoadOptions
 
     /// <summary>Precision the weights are kept in: null uses them as stored, in place in the memory-mapped files; any other type
     /// rounds them once at load into memory of the engine. <see cref="DType.Float16"/> gives the values that the original's
-    /// loader computes with. Arithmetic is fp32 in any case.</summary>
+    /// loader computes with. On a GPU it is also the precision of activations and KV pages; null then takes the 16-bit type that
+    /// the checkpoint is stored in, and <see cref="DType.Float32"/> is for comparing with the CPU. Arithmetic is fp32 in any case.</summary>
     public DType? WeightType { get; init; }
 
     /// <summary>CPU threads; 0 means all the process may use.</summary>
@@ -41,6 +45,24 @@ public sealed record LoadOptions
     /// one and at most sixteen contexts of <c>max_position_embeddings</c>.</summary>
     public int? KvCacheTokens { get; init; }
 
+    /// <summary>Bytes the KV cache may take, when <see cref="KvCacheTokens"/> does not say; null leaves the choice to the engine.</summary>
+    public long? KvMemory { get; init; }
+
+    /// <summary>Number of the GPU; null takes the first that can be used.</summary>
+    public int? GpuOrdinal { get; init; }
+
+    /// <summary>Share of the GPU's memory that may be used, over 0 and up to 1.</summary>
+    public double GpuMemoryFraction { get; init; } = 0.9;
+
+    /// <summary>On a GPU: makes results bit-equal whatever else runs at the same time, at the price of slower prefill. The CPU's always are.</summary>
+    public bool Deterministic { get; init; }
+
+    /// <summary>Folder of CUDA kernel sources that stand in for the built-in ones; null looks at <c>CONVLLAVA_KERNELS</c>.</summary>
+    public string? KernelFolder { get; init; }
+
+    /// <summary>Folder of compiled kernels; null looks at <c>CONVLLAVA_KERNEL_CACHE</c> and then takes the user's cache folder.</summary>
+    public string? KernelCache { get; init; }
+
     /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
     public long MaxImagePixels { get; init; } = 178_956_970;
 
@@ -53,6 +75,8 @@ public sealed record LoadOptions
         AtLeast(MaxSequences, 1, nameof(MaxSequences));
         AtLeast(Threads, 0, nameof(Threads));
         if (KvCacheTokens is { } tokens) AtLeast(tokens, 1, nameof(KvCacheTokens));
+        if (GpuMemoryFraction is not (> 0 and <= 1)) throw new InvalidInputException($"{nameof(GpuMemoryFraction)} is {GpuMemoryFraction} but must be over 0 and at most 1.");
+        if (KvMemory is { } bytes && bytes < 1) throw new InvalidInputException($"{nameof(KvMemory)} is {bytes} but must be at least 1.");
         if (WeightType is { } type && !type.IsFloating())
             throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
     }

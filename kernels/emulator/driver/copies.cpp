@@ -191,6 +191,15 @@ EMU_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcD
     return submit(*call.context, stream, std::move(work));
 }
 
+// There is one device, so both ends are here.
+EMU_EXPORT CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice, CUcontext srcContext, size_t ByteCount, CUstream hStream) {
+    Call call;
+    if (call.result != CUDA_SUCCESS) return call.result;
+    for (const CUcontext context : {dstContext, srcContext})
+        if (reinterpret_cast<uintptr_t>(context) != call.context->handle) return CUDA_ERROR_INVALID_CONTEXT;
+    return cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, hStream);
+}
+
 template <class T> static CUresult fill(CUdeviceptr target, T value, size_t count, CUstream handle) {
     Call call;
     if (call.result != CUDA_SUCCESS) return call.result;

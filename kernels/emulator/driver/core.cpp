@@ -208,6 +208,13 @@ EMU_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
     return CUDA_SUCCESS;
 }
 
+EMU_EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags) {
+    Call call(false);
+    if (call.result != CUDA_SUCCESS) return call.result;
+    if (!known_device(dev)) return CUDA_ERROR_INVALID_DEVICE;
+    return (flags & ~0xffu) != 0 || (flags & 7u) > 4 || (flags & 7u) == 3 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
 static bool known_context(State& state, CUcontext ctx) {
     return state.context != nullptr && state.context->handle == reinterpret_cast<uintptr_t>(ctx);
 }
