@@ -135,7 +135,7 @@ void check_launch(Job& job) {
         blocks *= launch.grid[i];
     }
     if (blocks == 0 || threads == 0) refuse("an empty grid or block");
-    if (threads > MAX_THREADS) refuse(std::to_string(threads) + " threads a block");
+    if (threads > BLOCK_MAX_THREADS) refuse(std::to_string(threads) + " threads a block");
     if (launch.kernel->max_threads > 0 && threads > uint64_t(launch.kernel->max_threads))
         refuse(std::to_string(threads) + " threads a block, KERNEL allows " + std::to_string(launch.kernel->max_threads));
     if (launch.dynamic_shared > SHARED_CAPACITY) refuse(std::to_string(launch.dynamic_shared) + " bytes of dynamic shared memory");
