@@ -68,10 +68,11 @@ private:
         work_.notify_all();
     }
 
-    // Helpers take no signals: those are for the process that loaded us.
+    // Helpers take no signals but their own faults: the others are for the process that loaded us.
     void start_helper() {
         sigset_t all, before;
         sigfillset(&all);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         std::thread([this] { help(); }).detach();
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
