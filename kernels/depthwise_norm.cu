@@ -4,7 +4,8 @@
 // image, any height and width. Channels are a multiple of V = Pack<storage>::size; others: depthwise_norm_any.cu. y is not x.
 // Layout: x, y [images * height * width, channels] and filter [49, channels] in storage; biases and norm weights float [channels].
 // Launch: groups = channels / V threads make a strip of TILE_WIDTH pixels; a block holds `strips` strips of adjacent image rows:
-//   block = 32 * ceil(strips * groups / 32) <= MAX_THREADS (384; with fp32 storage and TILE_WIDTH 4 also 768), and strips = block / groups in the kernel;
+//   block = 32 * ceil(strips * groups / 32) <= MAX_THREADS (384, or 768 with fp32 storage and TILE_WIDTH 2), and the kernel takes
+//   strips = block / groups;
 //   grid = (ceil(width / TILE_WIDTH), ceil(images * height / strips));
 //   dynamic shared memory = 4 * TILE_WIDTH * strips * (groups + 1) bytes.
 // TILE_WIDTH 6 with strips = MAX_THREADS / groups where that leaves at least two blocks an SM, else fewer strips (down to a warp's

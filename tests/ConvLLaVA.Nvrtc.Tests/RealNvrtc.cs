@@ -8,15 +8,9 @@ namespace ConvLLaVA.Nvrtc.Tests;
 
 /// <summary>NVIDIA's own compiler, which needs no GPU. It is looked for where <c>CONVLLAVA_CUDA_PATH</c> says, then in <c>cuda</c> of the
 /// shared folder beside the checkout, then where the engine's finder looks. A process holds one NVRTC: the second major is tried in a
-/// process of its own, with <see cref="ChildVariable"/> set.</summary>
+/// process of its own.</summary>
 internal static class RealNvrtc
 {
-    /// <summary>Set in the process that tries another NVRTC than this one.</summary>
-    public const string ChildVariable = "CONVLLAVA_NVRTC_TESTS_CHILD";
-
-    /// <summary>True in that process.</summary>
-    public static bool IsChild => Environment.GetEnvironmentVariable(ChildVariable) is { Length: > 0 };
-
     private static string? SharedCuda => Repository.Shared is { } shared && Directory.Exists(Path.Combine(shared, "cuda")) ? Path.Combine(shared, "cuda") : null;
 
     /// <summary>The archive that holds an older major, or null.</summary>
@@ -61,9 +55,8 @@ internal static class RealNvrtc
         string assembly = typeof(RealNvrtc).Assembly.Location, program = Path.ChangeExtension(assembly, OperatingSystem.IsWindows() ? ".exe" : null)!.TrimEnd('.');
         var start = new ProcessStartInfo(File.Exists(program) ? program : "dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
         if (!File.Exists(program)) start.ArgumentList.Add(assembly);
-        foreach (string argument in (string[])["-noColor", "-class", testClass]) start.ArgumentList.Add(argument);
+        foreach (string argument in (string[])["-noColor", "-explicit", "on", "-class", testClass]) start.ArgumentList.Add(argument);
         start.Environment["CONVLLAVA_CUDA_PATH"] = cudaPath;
-        start.Environment[ChildVariable] = "1";
         using Process process = Process.Start(start)!;
         Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
         process.WaitForExit();

@@ -8,7 +8,8 @@ using Xunit;
 namespace ConvLLaVA.Nvrtc.Tests;
 
 /// <summary>Every kernel specialisation of the presets and the demo model, through NVIDIA's own compiler by way of the engine's bindings, for
-/// every supported architecture: no warnings, no spills, no stack, and the registers and shared memory that are written down.</summary>
+/// every supported architecture and with both majors: no warnings, no spills, no stack, and the registers and shared memory that are written
+/// down. Nothing is left out: the whole takes about 200 seconds of processor time.</summary>
 public sealed class ResourceTests
 {
     /// <summary>Architectures.</summary>
@@ -22,7 +23,6 @@ public sealed class ResourceTests
     [Fact]
     public void The_older_major_agrees()
     {
-        Assert.SkipWhen(RealNvrtc.IsChild, "This is the other process already.");
         if (RealNvrtc.OlderArchive is not { } archive)
         {
             Assert.Skip("There is no NVRTC 12 beside the checkout (shared/cuda/nvrtc-12*.tar.xz).");
@@ -67,14 +67,13 @@ public sealed class ResourceTests
     }
 }
 
-/// <summary>What runs in the process that holds the older major.</summary>
+/// <summary>What <see cref="ResourceTests.The_older_major_agrees"/> runs in the process that holds the older major; nothing else runs it.</summary>
 public sealed class OlderMajorTests
 {
-    [Theory]
+    [Theory(Explicit = true)]
     [MemberData(nameof(ResourceTests.Architectures), MemberType = typeof(ResourceTests))]
     public void Every_specialisation_compiles_clean(string architecture)
     {
-        Assert.SkipUnless(RealNvrtc.IsChild, $"{nameof(ResourceTests)}.{nameof(ResourceTests.The_older_major_agrees)} runs this in a process of its own.");
         ResourceTests.Check(architecture, Specialisations.For(architecture));
     }
 }
