@@ -11,7 +11,7 @@ public abstract class CudaHandle : SafeHandle
 
     private readonly HandleKind _kind;
     private CudaContext? _owner;
-    private bool _explicit;
+    private volatile bool _explicit;
 
     private protected CudaHandle(HandleKind kind) : base(0, ownsHandle: true) => _kind = kind;
 
@@ -24,10 +24,13 @@ public abstract class CudaHandle : SafeHandle
     {
         get
         {
-            ObjectDisposedException.ThrowIf(IsClosed, this);
+            ObjectDisposedException.ThrowIf(IsDisposed, this);
             return handle;
         }
     }
+
+    /// <summary>True after dispose, also while children keep the handle open (which <see cref="SafeHandle.IsClosed"/> does not tell).</summary>
+    public bool IsDisposed => _explicit || IsClosed;
 
     /// <summary>The raw handle even after dispose, while children still hold it.</summary>
     internal nint RawHandle => handle;

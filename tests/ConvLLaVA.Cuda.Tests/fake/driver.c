@@ -67,6 +67,8 @@ int fake_violations(void) { return violations; }
 const char *fake_last_violation(void) { return last_violation; }
 
 R cuInit(unsigned flags) { return flags ? INVALID_VALUE : setting("FAKE_CUDA_INIT", 0); }
+/* The real NVRTC opens libcuda.so.1 by itself when it compiles, and calls this without looking whether it is there. */
+R cuGetExportTable(const void **table, const void *id) { (void)id; *table = 0; return NOT_FOUND; }
 R cuDriverGetVersion(int *v) { *v = setting("FAKE_CUDA_VERSION", 13000); return OK; }
 R cuGetErrorName(R e, const char **s) { *s = e == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : 0; return *s ? OK : INVALID_VALUE; }
 R cuGetErrorString(R e, const char **s) { *s = e == OUT_OF_MEMORY ? "out of memory" : e == INVALID_CONTEXT ? "invalid device context" : 0; return *s ? OK : INVALID_VALUE; }
