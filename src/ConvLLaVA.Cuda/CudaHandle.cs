@@ -7,7 +7,7 @@ namespace ConvLLaVA.Cuda;
 /// context keeps it alive, so the order of disposal does not matter.</summary>
 public abstract class CudaHandle : SafeHandle
 {
-    [ThreadStatic] private static bool s_inFinalizer;
+    [ThreadStatic] private static bool _inFinalizer;
 
     private readonly HandleKind _kind;
     private CudaContext? _owner;
@@ -76,8 +76,8 @@ public abstract class CudaHandle : SafeHandle
     /// <inheritdoc/>
     protected override bool ReleaseHandle()
     {
-        bool outermost = !s_inFinalizer;
-        if (_explicit && !s_inFinalizer)
+        bool outermost = !_inFinalizer;
+        if (_explicit && !_inFinalizer)
         {
             GiveBack(_owner, GivenBack);
             Counter?.Freed(CountedBytes);
@@ -85,7 +85,7 @@ public abstract class CudaHandle : SafeHandle
         else
         {
             Reclaim.Add(_kind, GivenBack, Counter, CountedBytes);
-            s_inFinalizer = true; // the context may follow from here, and must not call the driver either
+            _inFinalizer = true; // the context may follow from here, and must not call the driver either
         }
         try
         {
@@ -93,7 +93,7 @@ public abstract class CudaHandle : SafeHandle
         }
         finally
         {
-            if (outermost) s_inFinalizer = false;
+            if (outermost) _inFinalizer = false;
         }
         return true;
     }
