@@ -16,7 +16,8 @@
 //   read the same keys, the second from L2. One pass: the block's largest score is known before any weight is computed.
 // Bound by memory: 2 * context * kv_heads * HEAD_DIM * sizeof(storage) bytes a row, 4 * context * heads * HEAD_DIM flops; 700 tokens of
 //   LLaMA-7B are 11.5 MB a layer. About 1000 instructions a warp and 16 KB of keys and values: a fifth of the issue slots at 3.3 TB/s.
-//   SASS of sm_90a, bf16, HEAD_DIM 128: 4 LDG (pages), 32 LDG.128 in a row, then 256 FFMA, 11 SHFL; 242 registers, no spills.
+//   SASS of sm_90a, bf16, HEAD_DIM 128: 4 LDG (pages), 32 LDG.128 in a row, then 256 FFMA, 11 SHFL; 242 registers, no spills (before
+//   sm_90, where no pdl_wait stands between, half of the values are asked for during the first FFMAs: 154 registers).
 
 #ifndef GROUP
 #define GROUP 1

@@ -5,7 +5,8 @@
 //
 // Launch: grid (tiles, heads), block QUERY_TILE * 2 threads, dynamic shared memory 4 * KEY_TILE * (HEAD_DIM + 8) * 2 bytes
 //   (KEY_TILE 64: 69632 at HEAD_DIM 128, 53248 at 96, 36864 at 64, 28672 at 48; above 48 KB after the opt-in). Needs 16-bit storage
-//   and HEAD_DIM % 16 == 0; attention_prefill_any.cu takes the rest. List the tiles with the longest context first: they take longest.
+//   and HEAD_DIM % 16 == 0; attention_prefill_any.cu takes the rest. KEY_TILE is 64 where a block may have twice that much shared
+//   memory, and 32 elsewhere (sm_75; sm_86 and sm_89 above 64 columns), so that two blocks fit. List the tiles with the longest context first: they take longest.
 // Layout: a warp has 16 query rows, as A fragments in registers for the whole kernel. Keys and values of KEY_TILE positions come through
 //   cp.async into one of two stages, the next tile while this one is worked on: one barrier a tile. Rows in shared memory are padded by
 //   16 bytes, which makes ldmatrix free of bank conflicts with constant offsets. The scores' C fragments become, rounded, the A
@@ -33,7 +34,9 @@ constexpr int STRIDE = HEAD_DIM + 8;                // of a row in shared memory
 constexpr int STAGE = 2 * KEY_TILE * STRIDE;        // keys, then values
 constexpr int TILE_PAGES = KEY_TILE / PAGE_SIZE;
 constexpr float HIDDEN = -1e30f;                    // finite: a difference of two of them is 0, not NaN
-constexpr int WARPS_AN_SM = HEAD_DIM >= 64 ? 12 : 16; // what the registers allow: 168 or 128 a thread
+// Warps an SM that registers are held to: 16 leave a thread 128 of them, 12 leave 168, 8 all 255. Shared memory allows Turing no more
+// anyway, and sm_100 would spill at 96 columns.
+constexpr int WARPS_AN_SM = __CUDA_ARCH__ < 800 || (__CUDA_ARCH__ >= 1000 && HEAD_DIM == 96) ? 8 : HEAD_DIM >= 64 ? 12 : 16;
 
 static_assert(QUERY_TILE % 16 == 0 && QUERY_TILE <= 2 * KEY_TILE, "the queries pass through one stage");
 static_assert(KEY_TILE % PAGE_SIZE == 0 && KEY_TILE % 16 == 0, "a tile is whole pages");

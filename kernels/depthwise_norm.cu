@@ -4,9 +4,10 @@
 // image, any height and width. Channels are a multiple of V = Pack<storage>::size; others: depthwise_norm_any.cu. y is not x.
 // Layout: x, y [images * height * width, channels] and filter [49, channels] in storage; biases and norm weights float [channels].
 // Launch: groups = channels / V threads make a strip of TILE_WIDTH pixels; a block holds `strips` strips of adjacent image rows:
-//   block = 32 * ceil(strips * groups / 32) <= MAX_THREADS (384; with fp32 storage and TILE_WIDTH 4 also 768), and strips = block / groups in the kernel;
+//   block = 32 * ceil(strips * groups / 32) <= MAX_THREADS (384, or 768 with fp32 storage and TILE_WIDTH 2), and the kernel takes
+//   strips = block / groups;
 //   grid = (ceil(width / TILE_WIDTH), ceil(images * height / strips));
-//   dynamic shared memory = 4 * TILE_WIDTH * (block + strips) bytes.
+//   dynamic shared memory = 4 * TILE_WIDTH * strips * (groups + 1) bytes.
 // TILE_WIDTH 6 with strips = MAX_THREADS / groups where that leaves at least two blocks an SM, else fewer strips (down to a warp's
 // worth), then TILE_WIDTH 4 or 2: a block's time goes with TILE_WIDTH, the number of blocks against it.
 //
@@ -57,14 +58,16 @@ DEVICE void add_row(float (&sums)[TILE_WIDTH][SIZE], const storage* line, const 
 }
 
 // Sums value[t] over a strip's threads, for each of its pixels: every thread writes its part, then warps share the pixels out.
-// parts [TILE_WIDTH, block], totals [strips, TILE_WIDTH].
+// parts [TILE_WIDTH, strips * groups], totals [strips, TILE_WIDTH].
 DEVICE void strip_sums(float (&value)[TILE_WIDTH], SharedPtr<float> parts, SharedPtr<float> totals, int strips, int groups, int strip) {
-    const int threads = int(blockDim.x);
+    const int threads = strips * groups;                       // those of a whole strip
+    if (strip < strips) {
 #pragma unroll
-    for (int t = 0; t < TILE_WIDTH; ++t) parts[t * threads + int(threadIdx.x)] = value[t];
+        for (int t = 0; t < TILE_WIDTH; ++t) parts[t * threads + int(threadIdx.x)] = value[t];
+    }
     sync_block();
 #pragma unroll 1
-    for (int pixel = warp_id(); pixel < strips * TILE_WIDTH; pixel += threads / WARP_SIZE) {
+    for (int pixel = warp_id(); pixel < strips * TILE_WIDTH; pixel += int(blockDim.x) / WARP_SIZE) {
         const int first = pixel % TILE_WIDTH * threads + pixel / TILE_WIDTH * groups;
         float sum = 0.0f;
 #pragma unroll 1
@@ -83,10 +86,10 @@ KERNEL(MAX_THREADS, 1) depthwise_norm(const storage* x /*[images * height * widt
                                       const float* filter_bias /*[channels]*/, const float* norm_weight /*[channels]*/,
                                       const float* norm_bias /*[channels]*/, storage* y /*[images * height * width, channels]*/,
                                       int images, int height, int width, int channels, float epsilon) {
-    DYNAMIC_SHARED(float, parts);                              // [TILE_WIDTH, block], then totals [strips, TILE_WIDTH]
+    DYNAMIC_SHARED(float, parts);                              // [TILE_WIDTH, strips * groups], totals behind
     const int groups = channels / SIZE, strips = int(blockDim.x) / groups;
     const int strip = int(threadIdx.x) / groups, group = int(threadIdx.x) - strip * groups;
-    const SharedPtr<float> totals = parts + TILE_WIDTH * int(blockDim.x);
+    const SharedPtr<float> totals = parts + strips * TILE_WIDTH * groups;
     const int row = int(blockIdx.y) * strips + strip;          // of all images' rows, one below the other
     const int first = int(blockIdx.x) * TILE_WIDTH;            // the strip's first column
     const bool valid = strip < strips && row < images * height;

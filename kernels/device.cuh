@@ -85,8 +85,8 @@ template <> DEVICE unsigned pack2<f16>(float lo, float hi) {
 
 // ---- 16 bytes at a time --------------------------------------------------------------------------------------------------------
 
-// 16 bytes of T. `words` are the same bytes as four registers, the form that mma takes. set2 rounds two neighbours in one
-// instruction; set of both does so in two or three.
+// 16 bytes of T. `words` are the same bytes as four registers, the form that mma takes. In unrolled code ptxas makes one packing
+// conversion of two neighbouring `set`s, as of one set2; of a get it makes a conversion that picks its half.
 template <class T> struct alignas(16) Pack {
     static constexpr int size = 16 / int(sizeof(T));
     unsigned words[4];

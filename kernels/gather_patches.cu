@@ -5,7 +5,7 @@
 // the last whole patch are dropped, as a convolution of stride `patch` without padding does.
 // Launch: block 256; grid: (images * (height / patch) * (width / patch) * patch * patch * 3) / Pack<storage>::size threads in all
 // where the row length patch * patch * 3 is a multiple of Pack<storage>::size (48 is), otherwise one thread an element; more
-// elements than threads are looped over. No dynamic shared memory.
+// elements than threads are looped over; fewer than 2^31 units. No dynamic shared memory.
 // Tiling: a thread makes 16 bytes of output: stores are coalesced 16-byte ones, and the bytes that a warp reads are patch rows of
 // 12 adjacent bytes, all of whose lines the neighbouring warps use too. The table is copied to shared memory once a block.
 // Bound: memory. Bytes: 3 * images * height * width read, sizeof(storage) times as many written. Flops: none.
@@ -18,19 +18,17 @@ template <int step>
 DEVICE void gather(const unsigned char* pixels, SharedPtr<float> table, storage* out, int images, int height, int width, int patch) {
     const int patches_x = width / patch, patches_y = height / patch;
     const int patch_row = patch * 3;                     // one row of a patch: adjacent in the image and in the output
-    const int units = patch * patch_row / step;          // units of `step` elements in an output row
-    const long long total = (long long)images * patches_y * patches_x * units;
-    const long long threads = (long long)gridDim.x * blockDim.x;
-    for (long long unit = (long long)blockIdx.x * blockDim.x + threadIdx.x; unit < total; unit += threads) {
-        const long long row = unit / units;
+    const unsigned units = unsigned(patch * patch_row / step);   // units of `step` elements in an output row
+    const unsigned total = unsigned(images) * unsigned(patches_y) * unsigned(patches_x) * units;
+    const unsigned threads = gridDim.x * blockDim.x;
+    for (unsigned unit = blockIdx.x * blockDim.x + threadIdx.x; unit < total; unit += threads) {
+        const unsigned row = unit / units, image_row = row / unsigned(patches_x);   // image_row = n * patches_y + py
         const int first = int(unit - row * units) * step;
-        const int px = int(row % patches_x);
-        const long long image_row = row / patches_x;     // n * patches_y + py
-        const long long n = image_row / patches_y;
-        const int py = int(image_row - n * patches_y);
+        const int px = int(row - image_row * unsigned(patches_x));
+        const int n = int(image_row / unsigned(patches_y)), py = int(image_row) - n * patches_y;
         const int ky = first / patch_row;
         int within = first - ky * patch_row, channel = within % 3;
-        const unsigned char* line = pixels + ((n * height + (long long)py * patch + ky) * width + (long long)px * patch) * 3;
+        const unsigned char* line = pixels + (((long long)n * height + py * patch + ky) * width + (long long)px * patch) * 3;
         float values[step];
 #pragma unroll
         for (int i = 0; i < step; ++i) {
@@ -44,7 +42,7 @@ DEVICE void gather(const unsigned char* pixels, SharedPtr<float> table, storage*
             Pack<storage> packed = {};
 #pragma unroll
             for (int i = 0; i < step; i += 2) packed.set2(i, values[i], values[i + 1]);
-            store16(out + unit * step, packed);
+            store16(out + (long long)unit * step, packed);
         }
     }
 }

@@ -93,17 +93,13 @@ KERNEL(256, 3) norm_gather(const storage* x /*[images * height * width, channels
     pdl_wait();
     pdl_launch();
     const bool by_warp = channels % SIZE == 0 && channels <= WARP_SIZE * WARP_PACKS * SIZE;
-    const int cells_x = width / 2, cells_y = height / 2;
-    const long long pixels = 4LL * images * cells_y * cells_x;
-    const long long pixel = by_warp ? (long long)blockIdx.x * (THREADS / WARP_SIZE) + warp_id() : blockIdx.x;
+    const unsigned cells_x = unsigned(width / 2), cells_y = unsigned(height / 2), pixels = 4 * unsigned(images) * cells_y * cells_x;
+    const unsigned pixel = by_warp ? blockIdx.x * unsigned(THREADS / WARP_SIZE) + unsigned(warp_id()) : blockIdx.x;
     const bool valid = pixel < pixels;
-    const long long cell = valid ? pixel / 4 : 0;                  // (n * cells_y + oy) * cells_x + ox
-    const int ky = int(pixel) / 2 % 2, kx = int(pixel) % 2;
-    const long long cell_row = cell / cells_x;
-    const long long n = cell_row / cells_y;
-    const long long source_y = 2 * (cell_row - n * cells_y) + ky, source_x = 2 * (cell - cell_row * cells_x) + kx;
-    x += valid ? ((n * height + source_y) * width + source_x) * channels : 0;
-    y += valid ? pixel * channels : 0;
+    const unsigned cell = pixel / 4, cell_row = cell / cells_x, n = cell_row / cells_y;   // cell = (n * cells_y + oy) * cells_x + ox
+    const long long source_y = 2 * (cell_row - n * cells_y) + pixel / 2 % 2, source_x = 2 * (cell - cell_row * cells_x) + pixel % 2;
+    x += valid ? (((long long)n * height + source_y) * width + source_x) * channels : 0;
+    y += valid ? (long long)pixel * channels : 0;
     if (by_warp) normalise_pixel<false>(x, weight, bias, y, channels, epsilon, lane_id(), WARP_SIZE, valid, scratch);
     else if (channels % SIZE == 0) normalise_pixel<true>(x, weight, bias, y, channels, epsilon, int(threadIdx.x), THREADS, true, scratch);
     else normalise_pixel_by_element(x, weight, bias, y, channels, epsilon, scratch);

@@ -86,8 +86,8 @@ internal sealed class ModelOptions
     /// <summary>Loads the model, with a progress bar on stderr when that is a terminal.</summary>
     public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation, Profiler? profiler = null)
     {
+        LoadOptions options = LoadOptions(parsed) with { Profiler = profiler }; // before the folder: a wrong option is said first
         string folder = ModelFolder(parsed);
-        LoadOptions options = LoadOptions(parsed) with { Profiler = profiler };
         return await LoadingBar.RunAsync(progress => ConvLlava.LoadAsync(folder, options, progress, cancellation));
     }
 }

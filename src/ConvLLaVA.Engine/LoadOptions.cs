@@ -20,6 +20,8 @@ public enum Device
 /// <summary>How a model is loaded.</summary>
 public sealed record LoadOptions
 {
+    private const int MostKvCacheTokens = 1 << 30; // slots of the KV cache are numbered in 32 bits
+
     /// <summary>Where the model runs.</summary>
     public Device Device { get; init; } = Device.Auto;
 
@@ -78,7 +80,11 @@ public sealed record LoadOptions
         AtLeast(MaxStepTokens, 1, nameof(MaxStepTokens));
         AtLeast(MaxSequences, 1, nameof(MaxSequences));
         AtLeast(Threads, 0, nameof(Threads));
-        if (KvCacheTokens is { } tokens) AtLeast(tokens, 1, nameof(KvCacheTokens));
+        if (KvCacheTokens is { } tokens)
+        {
+            AtLeast(tokens, 1, nameof(KvCacheTokens));
+            if (tokens > MostKvCacheTokens) throw new InvalidInputException($"{nameof(KvCacheTokens)} is {tokens} but must be at most {MostKvCacheTokens}.");
+        }
         if (GpuMemoryFraction is not (> 0 and <= 1)) throw new InvalidInputException($"{nameof(GpuMemoryFraction)} is {GpuMemoryFraction} but must be over 0 and at most 1.");
         if (KvMemory is { } bytes && bytes < 1) throw new InvalidInputException($"{nameof(KvMemory)} is {bytes} but must be at least 1.");
         if (WeightType is { } type && !type.IsFloating())

@@ -13,7 +13,7 @@ typedef struct EmuMatmulDesc *cublasLtMatmulDesc_t;
 typedef struct EmuMatrixLayout *cublasLtMatrixLayout_t;
 typedef struct EmuMatmulPreference *cublasLtMatmulPreference_t;
 
-typedef enum {
+typedef enum : int {
     CUBLAS_STATUS_SUCCESS = 0,
     CUBLAS_STATUS_NOT_INITIALIZED = 1,
     CUBLAS_STATUS_ALLOC_FAILED = 3,
@@ -26,7 +26,7 @@ typedef enum {
     CUBLAS_STATUS_LICENSE_ERROR = 16,
 } cublasStatus_t;
 
-typedef enum {
+typedef enum : int {
     CUBLAS_OP_N = 0,
     CUBLAS_OP_T = 1,
     CUBLAS_OP_C = 2,
@@ -34,7 +34,7 @@ typedef enum {
     CUBLAS_OP_CONJG = 3,
 } cublasOperation_t;
 
-typedef enum {
+typedef enum : int {
     CUBLAS_COMPUTE_16F = 64,
     CUBLAS_COMPUTE_16F_PEDANTIC = 65,
     CUBLAS_COMPUTE_32F = 68,
@@ -50,7 +50,7 @@ typedef enum {
     CUBLAS_COMPUTE_32I_PEDANTIC = 73,
 } cublasComputeType_t;
 
-typedef enum {
+typedef enum : int {
     CUDA_R_16F = 2,
     CUDA_C_16F = 6,
     CUDA_R_16BF = 14,
@@ -88,7 +88,7 @@ typedef enum {
     CUDA_R_4F_E2M1 = 33,
 } cudaDataType;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_MATMUL_DESC_COMPUTE_TYPE = 0,
     CUBLASLT_MATMUL_DESC_SCALE_TYPE = 1,
     CUBLASLT_MATMUL_DESC_POINTER_MODE = 2,
@@ -124,7 +124,7 @@ typedef enum {
     CUBLASLT_MATMUL_DESC_EMULATION_DESCRIPTOR = 38,
 } cublasLtMatmulDescAttributes_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_MATRIX_LAYOUT_TYPE = 0,
     CUBLASLT_MATRIX_LAYOUT_ORDER = 1,
     CUBLASLT_MATRIX_LAYOUT_ROWS = 2,
@@ -136,7 +136,7 @@ typedef enum {
     CUBLASLT_MATRIX_LAYOUT_BATCH_MODE = 8,
 } cublasLtMatrixLayoutAttribute_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_MATMUL_PREF_SEARCH_MODE = 0,
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
     CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3,
@@ -148,7 +148,7 @@ typedef enum {
     CUBLASLT_MATMUL_PREF_IMPL_MASK = 12,
 } cublasLtMatmulPreferenceAttributes_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_EPILOGUE_DEFAULT = 1,
     CUBLASLT_EPILOGUE_RELU = 2,
     CUBLASLT_EPILOGUE_RELU_AUX = 130,
@@ -167,7 +167,7 @@ typedef enum {
     CUBLASLT_EPILOGUE_BGRADB = 512,
 } cublasLtEpilogue_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_ORDER_COL = 0,
     CUBLASLT_ORDER_ROW = 1,
     CUBLASLT_ORDER_COL32 = 2,
@@ -175,7 +175,7 @@ typedef enum {
     CUBLASLT_ORDER_COL32_2R_4R4 = 4,
 } cublasLtOrder_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_POINTER_MODE_HOST = 0,
     CUBLASLT_POINTER_MODE_DEVICE = 1,
     CUBLASLT_POINTER_MODE_DEVICE_VECTOR = 2,
@@ -183,7 +183,7 @@ typedef enum {
     CUBLASLT_POINTER_MODE_ALPHA_DEVICE_VECTOR_BETA_HOST = 4,
 } cublasLtPointerMode_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_REDUCTION_SCHEME_NONE = 0,
     CUBLASLT_REDUCTION_SCHEME_INPLACE = 1,
     CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2,
@@ -191,7 +191,7 @@ typedef enum {
     CUBLASLT_REDUCTION_SCHEME_MASK = 7,
 } cublasLtReductionScheme_t;
 
-typedef enum {
+typedef enum : int {
     CUBLASLT_ALGO_CONFIG_ID = 0,
     CUBLASLT_ALGO_CONFIG_TILE_ID = 1,
     CUBLASLT_ALGO_CONFIG_SPLITK_NUM = 2,

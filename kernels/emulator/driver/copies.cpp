@@ -57,11 +57,11 @@ static Work copy_work(const char* name, uintptr_t target, uintptr_t source, size
     return work;
 }
 
-// A copy that fails when its turn comes, as one over a broken link would.
+// A copy may be asked to fail when its turn comes, as one over a broken link would.
 static void inject(Work& work) {
-    int code = CUDA_ERROR_ILLEGAL_ADDRESS;
-    if (!Instruments::get().fails("copy", code)) return;
-    work.run = [code](std::string& text) {
+    work.run = [copy = std::move(work.run)](std::string& text) {
+        int code = CUDA_ERROR_ILLEGAL_ADDRESS;
+        if (!Instruments::get().fails("copy", code)) return copy(text);
         text = "injected fault of a copy";
         return CUresult(code);
     };

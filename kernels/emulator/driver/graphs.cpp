@@ -227,6 +227,7 @@ EMU_EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec* phGraphExec, CUgrap
     if (Instruments::get().fails("graph", code)) return CUresult(code);
     auto exec = std::make_shared<GraphExec>();
     exec->nodes = std::make_shared<Nodes>(graph->nodes);
+    exec->race = race_inside(graph->nodes);
     *phGraphExec = handle_of<CUgraphExec>(call.context->graph_execs.add(exec));
     Instruments::get().count("graph_instantiate");
     Instruments::get().set("live_graph_execs", int64_t(call.context->graph_execs.size()));
@@ -270,6 +271,7 @@ EMU_EXPORT CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
         return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
     }
     exec->nodes = std::make_shared<Nodes>(graph->nodes);  // launches under way keep the old ones
+    exec->race = race_inside(graph->nodes);
     Instruments::get().count("graph_update");
     return CUDA_SUCCESS;
 }
@@ -303,8 +305,8 @@ EMU_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream) {
     work.name = "graph launch";
     const auto nodes = exec->nodes;
     for (const GraphNode& node : *nodes) work.ranges.insert(work.ranges.end(), node.work.ranges.begin(), node.work.ranges.end());
-    work.run = [nodes](std::string& text) {
-        text = race_inside(*nodes);
+    work.run = [nodes, race = exec->race](std::string& text) {
+        text = race;
         return text.empty() ? run_nodes(*nodes, text) : CUDA_ERROR_LAUNCH_FAILED;
     };
     const bool captured = stream->capture != nullptr;

@@ -72,6 +72,17 @@ static std::string dead_argument(Context& context, const Kernel& kernel, const A
     return {};
 }
 
+// Plain stores are not checked one by one; what they left just outside an argument's allocation is seen here.
+static std::string damage_of(Context& context, const Kernel& kernel, const Arguments& arguments) {
+    for (int i = 0; i < kernel.parameter_count; ++i) {
+        if (kernel.parameters[i].kind == ParameterKind::value) continue;
+        const Allocation* a = find_allocation(context, uintptr_t(arguments.storage[size_t(i)]), 0);
+        const std::string damage = a == nullptr ? "" : damage_around(*a);
+        if (!damage.empty()) return "kernel " + std::string(kernel.name) + ", argument " + std::to_string(i) + ": " + damage;
+    }
+    return {};
+}
+
 static CUresult launch(Call& call, CUfunction handle, const LaunchShape& shape, CUstream stream_handle, void** parameters, void** extra) {
     const auto function = call.context->functions.find(handle);
     if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
@@ -96,11 +107,10 @@ static CUresult launch(Call& call, CUfunction handle, const LaunchShape& shape, 
         work.ranges.push_back({address, address + 1, kind == ParameterKind::pointer});
     }
     Context* const context = call.context;
-    int device_fault = CUDA_ERROR_ILLEGAL_ADDRESS;
-    const bool injected = Instruments::get().fails("kernel", device_fault);
     work.run = [=](std::string& text) {
         const Kernel& kernel = *function->kernel;
-        if (injected) return text = "injected fault of kernel " + std::string(kernel.name), CUresult(device_fault);
+        int device_fault = CUDA_ERROR_ILLEGAL_ADDRESS;  // counted as kernels run, those of graphs included
+        if (Instruments::get().fails("kernel", device_fault)) return text = "injected fault of kernel " + std::string(kernel.name), CUresult(device_fault);
         if (function->module->unloaded) return text = "kernel " + std::string(kernel.name) + " ran after its module was unloaded", CUDA_ERROR_ILLEGAL_ADDRESS;
         if (State::get().settings.check_arguments) text = dead_argument(*context, kernel, *arguments);
         if (!text.empty()) return CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -110,6 +120,8 @@ static CUresult launch(Call& call, CUfunction handle, const LaunchShape& shape, 
         Instruments::get().count("kernels_run");
         run_grid(run, outcome);
         text = outcome.report;
+        if (outcome.fault == Fault::none && State::get().settings.check_arguments) text = damage_of(*context, kernel, *arguments);
+        if (outcome.fault == Fault::none && !text.empty()) return CUDA_ERROR_ILLEGAL_ADDRESS;
         switch (outcome.fault) {
             case Fault::none: return CUDA_SUCCESS;
             case Fault::illegal_address: return CUDA_ERROR_ILLEGAL_ADDRESS;

@@ -77,16 +77,24 @@ static void unmap_guarded(const Allocation& a) {
     }
 }
 
+// Up to 255 bytes behind an allocation and as many before it belong to nobody and keep their poison.
+static bool written(uintptr_t begin, uintptr_t end) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(begin);
+    return std::any_of(bytes, bytes + (end - begin), [](unsigned char b) { return b != poison_byte; });
+}
+
+std::string damage_around(const Allocation& a) {
+    if (a.mapping == 0) return {};
+    const uintptr_t first = a.mapping + page, last = a.mapping + a.mapping_size - page;
+    const std::string size = " an allocation of " + std::to_string(a.size) + " bytes";
+    if (written(a.base + a.size, last)) return "bytes past the end of" + size + " were written";
+    if (written(std::max(first, a.base - 255), a.base)) return "bytes before the start of" + size + " were written";
+    return {};
+}
+
 static void check_slack(const Allocation& a) {
-    const auto written = [](uintptr_t begin, uintptr_t end) {
-        const auto* bytes = reinterpret_cast<const unsigned char*>(begin);
-        return std::any_of(bytes, bytes + (end - begin), [](unsigned char b) { return b != poison_byte; });
-    };
-    const uintptr_t mapped_end = a.mapping + a.mapping_size - page;
-    if (written(a.base + a.size, mapped_end))
-        report("bytes past the end of an allocation of " + std::to_string(a.size) + " bytes were written (found when it was freed)");
-    if (written(a.mapping + page, a.base))
-        report("bytes before the start of an allocation of " + std::to_string(a.size) + " bytes were written (found when it was freed)");
+    const std::string damage = damage_around(a);
+    if (!damage.empty()) report(damage + " (found when it was freed)");
 }
 
 static void count_memory(Context& context) {

@@ -2,11 +2,10 @@
 #include "state.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -15,27 +14,24 @@ namespace emu {
 
 LoadedModule::~LoadedModule() {
     if (library != nullptr) dlclose(library);
+    if (file >= 0) close(file);
 }
 
-// The loader wants a file; it is gone again as soon as it is loaded.
-static void* open_object(const std::vector<char>& bytes, std::string& why) {
-    static std::atomic<unsigned> serial{0};
-    const char* folder = std::getenv("TMPDIR");
-    std::string path = std::string(folder != nullptr && *folder != '\0' ? folder : "/tmp") + "/convllava-emulated-" + std::to_string(getpid()) + "-" +
-                       std::to_string(serial++) + "-XXXXXX";
-    const int file = mkostemp(&path[0], O_CLOEXEC);
-    if (file < 0) return why = "no temporary file " + path, nullptr;
+// The loader wants a file: one in memory, open as long as the object is loaded, as its name is the number of the descriptor.
+static void open_object(LoadedModule& module, const std::vector<char>& bytes, std::string& why) {
+    module.file = memfd_create("emulated-module", MFD_CLOEXEC);
     size_t written = 0;
-    while (written < bytes.size()) {
-        const ssize_t n = write(file, bytes.data() + written, bytes.size() - written);
+    while (module.file >= 0 && written < bytes.size()) {
+        const ssize_t n = write(module.file, bytes.data() + written, bytes.size() - written);
         if (n <= 0) break;
         written += size_t(n);
     }
-    close(file);
-    void* library = written == bytes.size() ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
-    if (library == nullptr) why = written == bytes.size() ? dlerror() : "no room for " + path;
-    unlink(path.c_str());
-    return library;
+    if (module.file < 0 || written < bytes.size()) {
+        why = "no room for it in memory";
+        return;
+    }
+    module.library = dlopen(("/proc/self/fd/" + std::to_string(module.file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (module.library == nullptr) why = dlerror();
 }
 
 // Code for sm_XY runs on X.Y and on later minor versions of the same major.
@@ -59,7 +55,7 @@ static CUresult load(Context& context, const void* image, CUmodule& handle) {
 
     auto module = std::make_shared<LoadedModule>();
     std::string why;
-    module->library = open_object(bytes, why);
+    open_object(*module, bytes, why);
     if (module->library != nullptr) module->description = static_cast<const Module*>(dlsym(module->library, "emulated_module"));
     if (module->description == nullptr || module->description->interface_version != interface_version) {
         report("a module could not be loaded: " + (why.empty() ? "it has no list of kernels that this library understands" : why));

@@ -71,6 +71,7 @@ struct Graph {
 
 struct GraphExec {
     std::shared_ptr<const Nodes> nodes;
+    std::string race;  // between branches of the graph, found when it was instantiated
     OpPtr last_launch;
 };
 
@@ -113,6 +114,7 @@ struct Function {
 };
 
 struct LoadedModule {
+    int file = -1;
     void* library = nullptr;
     const Module* description = nullptr;
     int architecture = 0;
@@ -182,6 +184,7 @@ Allocation* find_allocation(Context& context, uintptr_t address, size_t bytes); 
 void release_allocation(Context& context, std::map<uintptr_t, Allocation>::iterator entry);
 CUresult allocate_device(Context& context, size_t bytes, bool pooled, uintptr_t& address);
 void poison(uintptr_t begin, size_t bytes);
+std::string damage_around(const Allocation& allocation);  // says what was written just outside it, or nothing
 bool read_foreign(void* ours, const void* foreign, size_t bytes);  // false where the foreign memory cannot be read
 bool write_foreign(void* foreign, void* ours, size_t bytes);
 

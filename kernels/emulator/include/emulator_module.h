@@ -15,7 +15,7 @@
 
 namespace emurt {
 
-constexpr int MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32;
+constexpr int BLOCK_MAX_THREADS = 1024, MAX_WARPS = BLOCK_MAX_THREADS / 32;
 constexpr size_t REGION_SIZE = size_t(1) << 28;
 constexpr size_t STACK_SHIFT = 17, STACK_SIZE = size_t(1) << STACK_SHIFT;  // a slot; slot 0 upwards holds the state
 constexpr size_t FIRST_STACK_SLOT = 64;                                    // 8 MiB for everything that is not a stack
@@ -128,10 +128,10 @@ constexpr size_t WRITE_TAGS_OFFSET = 1 << 20;
 constexpr size_t READ_TAGS_OFFSET = WRITE_TAGS_OFFSET + SHARED_CAPACITY * 2;
 constexpr size_t ASYNC_OFFSET = size_t(4) << 20;
 static_assert(sizeof(Block) <= WARPS_OFFSET && WARPS_OFFSET + sizeof(Warp) * MAX_WARPS <= THREADS_OFFSET, "state overlaps");
-static_assert(THREADS_OFFSET + sizeof(Thread) * MAX_THREADS <= SHARED_OFFSET, "threads overlap shared memory");
+static_assert(THREADS_OFFSET + sizeof(Thread) * BLOCK_MAX_THREADS <= SHARED_OFFSET, "threads overlap shared memory");
 static_assert(SHARED_OFFSET + SHARED_CAPACITY <= WRITE_TAGS_OFFSET && READ_TAGS_OFFSET + SHARED_CAPACITY * 2 <= ASYNC_OFFSET, "");
-static_assert(ASYNC_OFFSET + sizeof(AsyncCopy) * MAX_ASYNC_COPIES * MAX_THREADS <= FIRST_STACK_SLOT << STACK_SHIFT, "");
-static_assert((FIRST_STACK_SLOT + MAX_THREADS) << STACK_SHIFT <= REGION_SIZE, "stacks do not fit");
+static_assert(ASYNC_OFFSET + sizeof(AsyncCopy) * MAX_ASYNC_COPIES * BLOCK_MAX_THREADS <= FIRST_STACK_SLOT << STACK_SHIFT, "");
+static_assert((FIRST_STACK_SLOT + BLOCK_MAX_THREADS) << STACK_SHIFT <= REGION_SIZE, "stacks do not fit");
 
 inline uintptr_t stack_pointer() {
     uintptr_t sp;

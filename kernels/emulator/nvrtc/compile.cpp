@@ -158,13 +158,13 @@ static std::string nvrtc_style(const std::string& messages, const std::string& n
 }
 
 static std::vector<std::string> flags(const Options& options) {
-    std::vector<std::string> list{"-std=" + options.standard, "-O2", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-gnu-unique",
+    std::vector<std::string> list{"-std=" + options.standard, "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-gnu-unique",
                                   "-Wno-unknown-pragmas", "-Wno-attributes"};
 #if defined(__x86_64__)
     list.push_back("-march=native");
 #endif
 #if defined(EMULATOR_SANITIZE)
-    for (const char* flag : {"-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer", "-g1"}) list.push_back(flag);
+    for (const char* flag : {"-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer"}) list.push_back(flag);
 #endif
     return list;
 }

@@ -68,10 +68,11 @@ private:
         work_.notify_all();
     }
 
-    // Helpers take no signals: those are for the process that loaded us.
+    // Helpers take no signals but their own faults: the others are for the process that loaded us.
     void start_helper() {
         sigset_t all, before;
         sigfillset(&all);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         std::thread([this] { help(); }).detach();
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -134,7 +135,7 @@ void check_launch(Job& job) {
         blocks *= launch.grid[i];
     }
     if (blocks == 0 || threads == 0) refuse("an empty grid or block");
-    if (threads > MAX_THREADS) refuse(std::to_string(threads) + " threads a block");
+    if (threads > BLOCK_MAX_THREADS) refuse(std::to_string(threads) + " threads a block");
     if (launch.kernel->max_threads > 0 && threads > uint64_t(launch.kernel->max_threads))
         refuse(std::to_string(threads) + " threads a block, KERNEL allows " + std::to_string(launch.kernel->max_threads));
     if (launch.dynamic_shared > SHARED_CAPACITY) refuse(std::to_string(launch.dynamic_shared) + " bytes of dynamic shared memory");

@@ -1,10 +1,14 @@
 // mma and ldmatrix, done by the lane that arrives last for the whole warp, through the pointers that each lane left in its slot.
+//
+// The arithmetic is built twice: for any processor, and with fused multiply-add and half conversion where the processor has them.
 #include <cstring>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 #include "worker.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define EMURT_FAST __attribute__((target("avx2,fma,f16c")))
+#endif
 
 namespace emurt {
 
@@ -13,9 +17,6 @@ namespace {
 typedef float Row __attribute__((vector_size(32)));  // eight columns of c
 
 void widen_f16(const uint16_t* h, float* x, int count) {
-#if defined(__F16C__)
-    for (int i = 0; i < count; i += 8) _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(h + i))));
-#else
     for (int i = 0; i < count; ++i) {
         const unsigned sign = (h[i] & 0x8000u) << 16, exponent = h[i] >> 10 & 31, mantissa = h[i] & 0x3ffu;
         if (exponent == 0) {
@@ -25,7 +26,6 @@ void widen_f16(const uint16_t* h, float* x, int count) {
         const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
         std::memcpy(&x[i], &bits, 4);
     }
-#endif
 }
 void widen_bf16(const uint16_t* h, float* x, int count) {
     for (int i = 0; i < count; ++i) {
@@ -33,10 +33,20 @@ void widen_bf16(const uint16_t* h, float* x, int count) {
         std::memcpy(&x[i], &bits, 4);
     }
 }
+#if defined(EMURT_FAST)
+EMURT_FAST void widen_f16_fast(const uint16_t* h, float* x, int count) {
+    for (int i = 0; i < count; i += 8) _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(h + i))));
+}
+EMURT_FAST void widen_bf16_fast(const uint16_t* h, float* x, int count) {
+    for (int i = 0; i < count; i += 8)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(x + i),
+                            _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(h + i))), 16));
+}
+#endif
 
 // Fragments by the PTX manual: lane 4g + t holds of a rows g and g + 8, columns 2t, 2t + 1 and 2t + 8, 2t + 9; of b rows 2t, 2t + 1
 // and 2t + 8, 2t + 9 of column g; of c row g and g + 8, columns 2t, 2t + 1.
-template <class Widen> void mma(Warp& w, Widen widen) {
+inline __attribute__((always_inline)) void mma(Warp& w, void (*widen)(const uint16_t*, float*, int)) {
     const MmaOperands* operands[32];
     for (int i = 0; i < 32; ++i) operands[i] = reinterpret_cast<const MmaOperands*>(w.slots[w.parity][i]);
     alignas(32) uint32_t a_words[16][8];
@@ -77,10 +87,25 @@ template <class Widen> void mma(Warp& w, Widen widen) {
     }
 }
 
+void mma_any(Warp& w, bool f16) { mma(w, f16 ? widen_f16 : widen_bf16); }
+#if defined(EMURT_FAST)
+EMURT_FAST void mma_fast(Warp& w, bool f16) { mma(w, f16 ? widen_f16_fast : widen_bf16_fast); }
+bool has_fast() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+#else
+void mma_fast(Warp& w, bool f16) { mma_any(w, f16); }
+bool has_fast() { return false; }
+#endif
+
+void complete_mma(Warp& w, bool f16) {
+    static const bool fast = has_fast();
+    if (fast) mma_fast(w, f16);
+    else mma_any(w, f16);
+}
+
 }  // namespace
 
-void complete_mma_f16(Warp& w) { mma(w, widen_f16); }
-void complete_mma_bf16(Warp& w) { mma(w, widen_bf16); }
+void complete_mma_f16(Warp& w) { complete_mma(w, true); }
+void complete_mma_bf16(Warp& w) { complete_mma(w, false); }
 
 // Lane 8j + i left the address of row i of matrix j; lane 4g + t receives of each matrix row g, columns 2t, 2t + 1, or, transposed,
 // rows 2t, 2t + 1 of column g.

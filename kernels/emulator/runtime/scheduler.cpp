@@ -340,6 +340,7 @@ static void run_block(Worker& worker, uint64_t index) {
 Worker* new_worker() {
     Worker* const worker = new Worker;
     worker->region = map_region();
+    watch_region(worker->region);
     emurt::block_of(worker->region).worker = worker;
     return worker;
 }

@@ -35,6 +35,8 @@ struct Worker {
 };
 
 Worker* new_worker();
+// Faults of the processor on this region's stacks become reports.
+void watch_region(uintptr_t region);
 // Takes blocks of the job until none is left or it is cancelled; after each, `between` may be called. Throws std::bad_alloc.
 void work_on(Worker& worker, Job& job, void (*between)(Job&, void*), void* context);
 

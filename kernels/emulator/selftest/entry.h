@@ -9,9 +9,3 @@ template <class... P> struct Describe<void(P...)> {
         return {name, &emu::Entry<P...>::template invoke<body>, emu::Entry<P...>::parameters, int(sizeof...(P)), max_threads, 1, -1};
     }
 };
-
-#define EXPORT_ENTRY(name, max_threads)                                                                        \
-    extern "C" __attribute__((visibility("default"))) const emu::Kernel* emulated_entry() {                    \
-        static const emu::Kernel kernel = Describe<decltype(name)>::kernel<name>(#name, max_threads);          \
-        return &kernel;                                                                                        \
-    }

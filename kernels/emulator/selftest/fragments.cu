@@ -56,3 +56,23 @@ KERNEL(256, 1) vocabulary(const float* x, float* out, int* total, int n) {
     o[10] = float(counter[0]);
     o[11] = fast_exp2(v) * fast_rcp(float(n)) * float(gridDim.x) + float(blockIdx.x + blockDim.x);
 }
+
+// So many sync_warps that the race shadow runs out of time stamps and numbers anew; what was written before stays written, and
+// what is exchanged stays ordered. With `fault` the last exchange lacks its sync_warp.
+KERNEL(64, 1) many_syncs(float* out, int n, int fault) {
+    SHARED(int, row, 64);
+    SHARED(int, first, 64);
+    first[threadIdx.x] = int(threadIdx.x);
+    row[threadIdx.x] = 0;
+    sync_block();
+    int sum = 0;
+    const int base = warp_id() * 32, next = base + (lane_id() + 1) % 32;
+    for (int i = 0; i < n; ++i) {
+        row[threadIdx.x] = i;
+        if (!(fault != 0 && i == n - 1)) sync_warp();
+        sum += row[next] - i;
+        sync_warp();
+        if (i % 4096 == 0) sync_block();
+    }
+    out[threadIdx.x] = float(sum + first[63 - threadIdx.x]);
+}

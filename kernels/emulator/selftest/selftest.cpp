@@ -1,11 +1,9 @@
-// Tests of the runtime and the host device.cuh without a driver: seeded faults, fragments, conversions, the vocabulary's answers.
+// Tests of the runtime and the host device.cuh without a driver: fragments, conversions, the vocabulary's answers; and what the
+// runtime's steps cost.
 //
-//     selftest [--fragments fragments.json] [--faults DIR-of-compiled-faults] [--bench]
+//     selftest [--fragments fragments.json] [--bench]
 //
-// Exit status 1 when anything is wrong. tools: run.sh builds and runs it.
-#include <dirent.h>
-#include <dlfcn.h>
-
+// Exit status 1 when anything is wrong. run.sh builds and runs it.
 #include <algorithm>
 #include <ctime>
 #include <cmath>
@@ -24,6 +22,7 @@ extern "C" {
 void fragment_mma(const unsigned*, const unsigned*, float*, int);
 void fragment_ldmatrix(const unsigned*, const int*, unsigned*, int, int);
 void vocabulary(const float*, float*, int*, int);
+void many_syncs(float*, int, int);
 void bench_shuffle(float*, int);
 void bench_warp_sum(float*, int);
 void bench_barrier(float*, int);
@@ -81,6 +80,13 @@ const char* const order_names[] = {"forward", "reverse", "random 1", "random 2",
 #define KERNEL_OF(name) Describe<decltype(name)>::kernel<name>(#name, 1024)
 
 // ---- fragments -----------------------------------------------------------------------------------------------------------------
+
+std::string slurp(const std::string& path) {
+    std::ifstream in(path);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+}
 
 // The numbers of one array of fragments.json, in order; the file's shape is known.
 std::vector<int> numbers(const std::string& json, const std::string& section, const std::string& key) {
@@ -285,82 +291,18 @@ void test_vocabulary() {
     expect(launch(kernel, 3, 256, 0, {}, x.data, out.data, total.data, 3).empty() && total[0] == 3 * 256, "the runtime is whole after a failed launch");
 }
 
-// ---- seeded faults -------------------------------------------------------------------------------------------------------------
-
-std::string slurp(const std::string& path) {
-    std::ifstream in(path);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
-}
-std::string field(const std::string& source, const std::string& name) {
-    const size_t at = source.find("// " + name + ": ");
-    if (at == std::string::npos) return "";
-    const size_t start = at + name.size() + 5;
-    return source.substr(start, source.find('\n', start) - start);
-}
-
-// name.cu beside name.0.so (right) and name.1.so (wrong).
-void test_fault(const std::string& base, const std::string& name) {
-    const std::string source = slurp(base + ".cu");
-    unsigned grid = 0, block = 0, shared = 0;
-    expect(std::sscanf(field(source, "launch").c_str(), "%u %u %u", &grid, &block, &shared) == 3, name + " says how it is launched");
-    std::vector<std::string> wanted;
-    std::string list = field(source, "report");
-    for (size_t at = 0; at < list.size();) {
-        const size_t end = std::min(list.find(" | ", at), list.size());
-        wanted.push_back(list.substr(at, end - at));
-        at = end + 3;
+void test_many_syncs() {
+    Buffer<float> out(64);
+    for (const emurt::Settings& settings : {orders()[0], orders()[2]}) {
+        emurt::poison(out.data, 64 * 4);
+        const auto reports = launch(KERNEL_OF(many_syncs), 1, 64, 0, settings, out.data, 300000, 0);
+        for (const auto& r : reports) std::printf("%s\n", r.text().c_str());
+        bool right = reports.empty();
+        for (int i = 0; i < 64; ++i) right = right && out[i] == float(63 - i);
+        expect(right, "1.2 million sync_warps");
+        const auto wrong = launch(KERNEL_OF(many_syncs), 1, 64, 0, settings, out.data, 300000, 1);
+        expect(!wrong.empty() && wrong[0].finding == emurt::Finding::SharedRace, "a missing sync_warp after 1.2 million");
     }
-    expect(!wanted.empty(), name + " says what is reported");
-    const size_t count = size_t(grid) * block;
-    std::vector<float> reference;
-    for (int fault = 0; fault < 2; ++fault) {
-        void* const handle = dlopen((base + "." + std::to_string(fault) + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (handle == nullptr) {
-            expect(false, name + ": " + dlerror());
-            return;
-        }
-        const auto entry = reinterpret_cast<const emu::Kernel* (*)()>(dlsym(handle, "emulated_entry"));
-        Buffer<float> input(count), output(count);
-        for (size_t i = 0; i < count; ++i) input[i] = float(i * 37 % 101) / 16.0f - 2.0f;
-        int order = 0;
-        for (const emurt::Settings& settings : orders()) {
-            emurt::poison(output.data, count * 4);
-            const auto reports = launch(*entry(), grid, block, shared, settings, static_cast<const float*>(input.data), output.data, int(count));
-            const std::string what = name + (fault ? " with the fault, " : " without, ") + order_names[order];
-            if (fault == 0) {
-                for (const auto& r : reports) std::printf("%s\n", r.text().c_str());
-                expect(reports.empty(), what + ": no report");
-                expect(std::none_of(output.data, output.data + count, [](float v) { return v != v; }), what + ": no NaN");
-                if (order == 0) reference.assign(output.data, output.data + count);
-                expect(std::equal(reference.begin(), reference.end(), output.data), what + ": the same output in every order");
-            } else {
-                bool told = false;
-                for (const auto& r : reports)
-                    for (const std::string& w : wanted) told = told || (emurt::finding_name(r.finding) == w && (r.file == name + ".cu" || r.line == 0));
-                expect(told, what + ": reported");
-                if (!told || order == 0)
-                    for (const auto& r : reports) std::printf("  %s\n", r.text().c_str());
-            }
-            ++order;
-        }
-        dlclose(handle);
-    }
-}
-
-void test_faults(const std::string& folder) {
-    std::vector<std::string> names;
-    if (DIR* const dir = opendir(folder.c_str())) {
-        while (const dirent* const e = readdir(dir)) {
-            const std::string file = e->d_name;
-            if (file.size() > 3 && file.compare(file.size() - 3, 3, ".cu") == 0) names.push_back(file.substr(0, file.size() - 3));
-        }
-        closedir(dir);
-    }
-    std::sort(names.begin(), names.end());
-    expect(!names.empty(), "there are faults in " + folder);
-    for (const std::string& name : names) test_fault(folder + "/" + name, name);
 }
 
 // ---- costs ---------------------------------------------------------------------------------------------------------------------
@@ -418,11 +360,11 @@ int main(int argc, char** argv) {
             for (const bool bf : {false, true}) test_mma(json, bf);
             for (const bool transposed : {false, true})
                 for (const int count : {2, 4}) test_ldmatrix(json, count, transposed);
-        } else if (option == "--faults") test_faults(argv[++i]);
-        else return 2;
+        } else return 2;
     }
     test_conversions();
     test_vocabulary();
+    test_many_syncs();
     std::printf("%d checks passed, %d failed\n", passed, failures);
     return failures ? 1 : 0;
 }

@@ -17,6 +17,9 @@ static const char* const source =
     "    memory[threadIdx.x] = 1;\n"
     "    y[threadIdx.x] = memory[63 - threadIdx.x];\n"
     "}\n"
+    "KERNEL(32, 1) far(const float* x, float* y) {\n"
+    "    y[threadIdx.x] = x[threadIdx.x + 4096];\n"
+    "}\n"
     "#if ABSENT\n"
     "KERNEL(64, 1) absent(float* y) { y[0] = 0; }\n"
     "#endif\n";
@@ -172,5 +175,26 @@ void test_launches() {
         OK(cuMemcpyDtoHAsync_v2(result, out, n * 4, b));
         EXPECT(cuStreamSynchronize(b), CUDA_ERROR_LAUNCH_FAILED);
         EXPECT_TRUE(reported("\"copy to the host\" reads memory that \"add\" writes"));
+    }
+    {  // A plain pointer that runs off: the processor's own fault becomes a report with the line.
+        Device again;
+        const CUfunction far = load_function(source, "far");
+        CUdeviceptr in = allocate(128), out = allocate(128);
+        void* given[] = {&in, &out};
+        OK(launch(far, 1, 32, 0, given));
+        EXPECT(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+        EXPECT_TRUE(reported("kernel far, test.cu:18"));
+        EXPECT_TRUE(reported("past the end of an allocation of 128"));
+    }
+    {  // One element too many, within the bytes that the allocation's end is rounded up to.
+        Device again;
+        const CUfunction function = load_function(source, "add");
+        CUdeviceptr in = allocate(128 * 4), out = allocate(99 * 4);
+        int elements = 100;
+        void* given[] = {&in, &out, &elements, &term};
+        OK(cuMemsetD32Async(in, 0, 128, nullptr));
+        OK(launch(function, 1, 128, 0, given));
+        EXPECT(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+        EXPECT_TRUE(reported("bytes past the end of an allocation of 396 bytes were written"));
     }
 }
