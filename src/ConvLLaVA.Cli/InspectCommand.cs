@@ -41,6 +41,9 @@ internal static class InspectCommand
         if (summary.Ignored.Length > 0) yield return ("ignored tensors", $"{summary.Ignored.Length}, such as {summary.Ignored[0]}");
         yield return ("memory", $"weights {Size(summary.Total.Bytes)} (mapped), workspace {Size(found.WorkspaceBytes)}, KV cache {Size(found.KvCacheBytes)} ({Size(found.KvBytesPerToken)} a token)");
         yield return ("", $"together {Size(summary.Total.Bytes + found.WorkspaceBytes + found.KvCacheBytes)}; KV pages take real memory only once used");
+        long least = found.Gpu.WeightBytes + found.Gpu.WorkspaceBytes;
+        yield return ("memory on a GPU", $"in {found.Gpu.Type.Name()}: weights {Size(found.Gpu.WeightBytes)}, workspace {Size(found.Gpu.WorkspaceBytes)}, KV cache {Size(found.Gpu.KvBytesPerToken)} a token");
+        yield return ("", $"together {Size(least + (found.Gpu.KvBytesPerToken * config.MaxPositionEmbeddings))} with one full context; the KV cache gets what is left beside {Size(least)}, unless --kv-memory or --kv-tokens limits it");
     }
 
     private static string Count(long value) => value.ToString("N0", CultureInfo.InvariantCulture);

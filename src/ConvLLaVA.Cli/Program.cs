@@ -1,4 +1,5 @@
 using System.CommandLine;
+using ConvLLaVA.Cuda;
 using ConvLLaVA.Engine;
 
 namespace ConvLLaVA.Cli;
@@ -24,6 +25,12 @@ internal static class Program
             DumpCommand.Create(),
             TokenizeCommand.Create(),
             InspectCommand.Create(),
+            DoctorCommand.Create(),
+            SynthCommand.Create(),
+            SelftestCommand.Create(),
+            BenchCommand.Create(),
+            ProfileCommand.Create(),
+            KernelsCommand.Create(),
         };
         // A prompt may begin with '@': it never names a file of further arguments.
         ParseResult parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
@@ -53,7 +60,7 @@ internal static class Program
         {
             return Failed; // the reader of a pipe went away: there is nobody to tell
         }
-        catch (Exception e) when (e is ConvLlavaException or IOException or UnauthorizedAccessException or OutOfMemoryException)
+        catch (Exception e) when (e is ConvLlavaException or CudaException or IOException or UnauthorizedAccessException or OutOfMemoryException)
         {
             Complain(e.Message);
             return Failed;

@@ -1,11 +1,19 @@
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Models;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 
 namespace ConvLLaVA.Engine;
+
+/// <summary>What running a checkpoint on a GPU takes of its memory. Pages get what is left, unless they are limited.</summary>
+/// <param name="Type">Type of weights, activations and pages.</param>
+/// <param name="WeightBytes">Weights.</param>
+/// <param name="WorkspaceBytes">Activations of the largest step.</param>
+/// <param name="KvBytesPerToken">Keys and values of one token.</param>
+public sealed record GpuInspection(DType Type, long WeightBytes, long WorkspaceBytes, long KvBytesPerToken);
 
 /// <summary>What a checkpoint holds and what memory running it takes, found without running it.</summary>
 /// <param name="Config">The language model's configuration.</param>
@@ -18,8 +26,9 @@ namespace ConvLLaVA.Engine;
 /// <param name="WorkspaceBytes">Activations of the largest step.</param>
 /// <param name="KvBytesPerToken">Keys and values of one token.</param>
 /// <param name="KvCacheBytes">The pages the engine would allocate by default.</param>
+/// <param name="Gpu">The same on a GPU.</param>
 public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string VisionSource, CheckpointSummary Summary,
-    int ImageHeight, int ImageWidth, int ImageTokens, long WorkspaceBytes, long KvBytesPerToken, long KvCacheBytes)
+    int ImageHeight, int ImageWidth, int ImageTokens, long WorkspaceBytes, long KvBytesPerToken, long KvCacheBytes, GpuInspection Gpu)
 {
     /// <summary>Inspects the checkpoint in <paramref name="folder"/>: every file is opened and every tensor's name, shape and type is
     /// checked, but no weight is read.</summary>
@@ -35,9 +44,21 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
         (int height, int width) = PromptBuilder.TileSize(checkpoint.Preprocessor);
         long workspace = model.PlanWorkspace(height, width, options.MaxStepTokens, options.MaxSequences);
         LlavaConfig config = checkpoint.Config;
-        long perToken = 2L * config.NumHiddenLayers * config.NumKeyValueHeads * config.HeadDim * sizeof(float);
-        long kvCache = perToken * ModelRunner.KvTokens(config, options);
+        long perToken = ModelRunner.KvBytesPerToken(config, DType.Float32);
+        long kvCache = perToken * ModelRunner.KvTokens(config, options, DType.Float32, null);
         return new Inspection(config, checkpoint.Vision, checkpoint.VisionSource, checkpoint.Summary, height, width,
-            model.TokensPerTile(height, width), workspace, perToken, kvCache);
+            model.TokensPerTile(height, width), workspace, perToken, kvCache, OnGpu(checkpoint, options, height, width));
+    }
+
+    private static GpuInspection OnGpu(Checkpoint checkpoint, LoadOptions options, int height, int width)
+    {
+        LlavaConfig config = checkpoint.Config;
+        DType type = Backends.GpuType(options, checkpoint);
+        int rows = Math.Min(options.MaxSequences, options.MaxStepTokens);
+        using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, rows, options.Deterministic, 90));
+        var model = new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        int padded = planner.PaddedDecodeRows(rows);
+        long workspace = model.PlanWorkspace(height, width, Math.Max(options.MaxStepTokens, padded), Math.Max(options.MaxSequences, padded));
+        return new GpuInspection(type, planner.WeightBytes, workspace, ModelRunner.KvBytesPerToken(config, type));
     }
 }

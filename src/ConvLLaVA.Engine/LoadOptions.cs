@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 
@@ -6,11 +7,14 @@ namespace ConvLLaVA.Engine;
 /// <summary>Where the model runs.</summary>
 public enum Device
 {
-    /// <summary>The best device this build supports on this machine; today that is always the CPU.</summary>
+    /// <summary>A GPU where one can be used, else the CPU; the log says which and why.</summary>
     Auto,
 
     /// <summary>The SIMD CPU backend.</summary>
     Cpu,
+
+    /// <summary>An NVIDIA GPU. Loading fails, and says why, where none can be used.</summary>
+    Cuda,
 }
 
 /// <summary>How a model is loaded.</summary>
@@ -26,7 +30,8 @@ public sealed record LoadOptions
 
     /// <summary>Precision the weights are kept in: null uses them as stored, in place in the memory-mapped files; any other type
     /// rounds them once at load into memory of the engine. <see cref="DType.Float16"/> gives the values that the original's
-    /// loader computes with. Arithmetic is fp32 in any case.</summary>
+    /// loader computes with. On a GPU it is also the precision of activations and KV pages; null then takes the 16-bit type that
+    /// the checkpoint is stored in, and <see cref="DType.Float32"/> is for comparing with the CPU. Arithmetic is fp32 in any case.</summary>
     public DType? WeightType { get; init; }
 
     /// <summary>CPU threads; 0 means all the process may use.</summary>
@@ -44,12 +49,33 @@ public sealed record LoadOptions
     public int? KvCacheTokens { get; init; }
 
     /// <summary>Whether the start of a prompt, its pictures included, is taken from pages that an earlier request has written, as long as
-    /// their room is not needed: a further turn of a conversation then processes only what is new. Answers are the same either
-    /// way.</summary>
+    /// their room is not needed: a further turn of a conversation then processes only what is new. On the CPU answers are the same to
+    /// the bit either way.</summary>
     public bool ReusePrefixes { get; init; } = true;
+
+    /// <summary>Bytes the KV cache may take, when <see cref="KvCacheTokens"/> does not say; null leaves the choice to the engine.</summary>
+    public long? KvMemory { get; init; }
+
+    /// <summary>Number of the GPU; null takes the first that can be used.</summary>
+    public int? GpuOrdinal { get; init; }
+
+    /// <summary>Share of the GPU's memory that may be used, over 0 and up to 1.</summary>
+    public double GpuMemoryFraction { get; init; } = 0.9;
+
+    /// <summary>On a GPU: makes results bit-equal whatever else runs at the same time, at the price of slower prefill. The CPU's always are.</summary>
+    public bool Deterministic { get; init; }
+
+    /// <summary>Folder of CUDA kernel sources that stand in for the built-in ones; null looks at <c>CONVLLAVA_KERNELS</c>.</summary>
+    public string? KernelFolder { get; init; }
+
+    /// <summary>Folder of compiled kernels; null looks at <c>CONVLLAVA_KERNEL_CACHE</c> and then takes the user's cache folder.</summary>
+    public string? KernelCache { get; init; }
 
     /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
     public long MaxImagePixels { get; init; } = 178_956_970;
+
+    /// <summary>Times the operations of requests while it records; null for none. It serves this one model.</summary>
+    public Profiler? Profiler { get; init; }
 
     /// <summary>Receives the engine's messages; null for none.</summary>
     public ILoggerFactory? LoggerFactory { get; init; }
@@ -64,6 +90,8 @@ public sealed record LoadOptions
             AtLeast(tokens, 1, nameof(KvCacheTokens));
             if (tokens > MostKvCacheTokens) throw new InvalidInputException($"{nameof(KvCacheTokens)} is {tokens} but must be at most {MostKvCacheTokens}.");
         }
+        if (GpuMemoryFraction is not (> 0 and <= 1)) throw new InvalidInputException($"{nameof(GpuMemoryFraction)} is {GpuMemoryFraction} but must be over 0 and at most 1.");
+        if (KvMemory is { } bytes && bytes < 1) throw new InvalidInputException($"{nameof(KvMemory)} is {bytes} but must be at least 1.");
         if (WeightType is { } type && !type.IsFloating())
             throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
     }

@@ -5,9 +5,13 @@ namespace ConvLLaVA.Engine.Cpu;
 public sealed unsafe partial class CpuBackend
 {
     /// <inheritdoc/>
-    public void EmbedTokens(EmbeddingTable table, ReadOnlySpan<int> ids, Tensor output)
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => forward();
+
+    /// <inheritdoc/>
+    public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
     {
         var embedding = (CpuEmbedding)table;
+        ReadOnlySpan<int> ids = batch.TokenIds.AsSpan(0, batch.TokenCount);
         Require(output.DType == DType.Float32 && output.Rows == ids.Length && output.Columns == embedding.HiddenSize, "EmbedTokens", output, output);
         if (output.Data == 0) return;
         int columns = output.Columns;
@@ -49,7 +53,7 @@ public sealed unsafe partial class CpuBackend
             throw new ArgumentException($"NormQkvRope: the pages ({layout}) do not fit keys of {kvColumns} columns in blocks of {batch.BlockSize}.");
         ArgumentOutOfRangeException.ThrowIfNegative(layer);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, layout.Layers);
-        RequireBatch("NormQkvRope", batch, input.Rows, layout);
+        batch.Check("NormQkvRope", input.Rows, layout);
         RmsNormRows(input, (CpuNorm)norm, normed);
         Product(normed, weights, EpilogueKind.Store, projected);
 
@@ -91,7 +95,7 @@ public sealed unsafe partial class CpuBackend
             throw new ArgumentException($"PagedAttention: the pages ({layout}) do not fit queries of {query.Columns} columns in blocks of {batch.BlockSize}.");
         ArgumentOutOfRangeException.ThrowIfNegative(layer);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, layout.Layers);
-        RequireBatch("PagedAttention", batch, query.Rows, layout);
+        batch.Check("PagedAttention", query.Rows, layout);
 
         int needed = _kernels.AttentionScratchFloats(headDim, layout.BlockSize);
         if (_attentionScratch is null || _attentionScratch.Floats < needed)
@@ -143,18 +147,20 @@ public sealed unsafe partial class CpuBackend
     }
 
     /// <inheritdoc/>
-    public void NormLogits(Tensor hidden, ReadOnlySpan<int> rows, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
+    public void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
     {
         var weights = (CpuLinear)head;
         var factor = (CpuNorm)norm;
+        int count = batch.LogitCount;
         Require(hidden.DType == DType.Float32 && logits.DType == DType.Float32 && hidden.Columns == weights.InFeatures
-            && factor.Features == hidden.Columns && logits.Rows == rows.Length && logits.Columns == weights.OutFeatures, "NormLogits", hidden, logits);
+            && factor.Features == hidden.Columns && logits.Rows == count && logits.Columns == weights.OutFeatures, "NormLogits", hidden, logits);
         using Workspace.Scope scope = workspace.Open();
-        Tensor normed = workspace.Take(rows.Length, hidden.Columns);
-        if (logits.Data == 0 || rows.Length == 0) return;
-        for (int i = 0; i < rows.Length; i++)
+        Tensor normed = workspace.Take(count, hidden.Columns);
+        if (logits.Data == 0 || count == 0) return;
+        int[] rows = batch.LogitRows;
+        for (int i = 0; i < count; i++)
         {
-            if ((uint)rows[i] >= (uint)hidden.Rows) throw new ArgumentOutOfRangeException(nameof(rows), rows[i], $"There are {hidden.Rows} rows.");
+            if ((uint)rows[i] >= (uint)hidden.Rows) throw new ArgumentOutOfRangeException(nameof(batch), rows[i], $"There are {hidden.Rows} rows.");
             _kernels.RmsNorm((float*)hidden.Data + (nint)rows[i] * hidden.Columns, hidden.Columns, (float*)factor.Weight, factor.Epsilon,
                 (float*)normed.Data + (nint)i * hidden.Columns);
         }
@@ -173,32 +179,5 @@ public sealed unsafe partial class CpuBackend
     {
         if (!_ropes.TryGetValue(rope, out RopeTable? table)) _ropes.Add(rope, table = new RopeTable(rope, Memory));
         return table;
-    }
-
-    // A wrong slot or page number would write over another sequence, so they are looked at every time; that is a few integers a token.
-    private static void RequireBatch(string operation, PagedBatch batch, int rows, KvLayout layout)
-    {
-        if (batch.TokenCount != rows || batch.Positions.Length < rows || batch.Slots.Length < rows)
-            throw new ArgumentException($"{operation}: the batch has {batch.TokenCount} tokens and the matrix {rows} rows.");
-        if (batch.QueryStarts.Length <= batch.SequenceCount || batch.QueryStarts[batch.SequenceCount] != rows
-            || batch.BlockTables.Length < (long)batch.SequenceCount * batch.MaxBlocks)
-            throw new ArgumentException($"{operation}: the batch's {batch.SequenceCount} sequences do not cover {rows} rows.");
-        for (int t = 0; t < rows; t++)
-        {
-            if ((uint)batch.Slots[t] >= (uint)(layout.Blocks * layout.BlockSize) || batch.Positions[t] < 0)
-            {
-                throw new ArgumentException($"{operation}: token {t} at position {batch.Positions[t]} has slot {batch.Slots[t]} "
-                    + $"of {layout.Blocks * layout.BlockSize}.");
-            }
-        }
-        for (int s = 0; s < batch.SequenceCount; s++)
-        {
-            for (int t = batch.QueryStarts[s]; t < batch.QueryStarts[s + 1]; t++)
-            {
-                int page = batch.Positions[t] / layout.BlockSize;
-                if (page >= batch.MaxBlocks || (uint)batch.BlockTables[s * batch.MaxBlocks + page] >= (uint)layout.Blocks)
-                    throw new ArgumentException($"{operation}: sequence {s} has no page for position {batch.Positions[t]}.");
-            }
-        }
     }
 }

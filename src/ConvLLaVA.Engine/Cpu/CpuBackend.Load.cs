@@ -83,6 +83,9 @@ public sealed unsafe partial class CpuBackend
         return new CpuEmbedding(checked((int)table.Shape[0]), checked((int)table.Shape[1]), table.DType, table.Data);
     }
 
+    /// <inheritdoc/>
+    public void CompleteLoading(Action<double>? progress, CancellationToken cancellation) => progress?.Invoke(1);
+
     // A tensor bound twice (tied embeddings) is held once; one in memory of this backend is booked there.
     private void BookMapped(WeightTensor tensor)
     {

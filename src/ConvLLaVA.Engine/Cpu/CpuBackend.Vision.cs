@@ -14,7 +14,7 @@ public sealed unsafe partial class CpuBackend
     });
 
     /// <inheritdoc/>
-    public void GatherPatches(ImageBatch images, int patch, Tensor output)
+    public void GatherPatches(ImageBatch images, int patch, Tensor output, Workspace workspace)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(patch);
         int across = images.Width / patch, down = images.Height / patch;

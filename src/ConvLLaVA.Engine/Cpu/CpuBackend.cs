@@ -46,7 +46,16 @@ public sealed unsafe partial class CpuBackend : IBackend
     public string Name => $"cpu ({CpuPaths.Describe(Path)}, {Threads} {(Threads == 1 ? "thread" : "threads")})";
 
     /// <inheritdoc/>
+    public DType ActivationType => DType.Float32;
+
+    /// <inheritdoc/>
     public MemoryLedger Memory { get; } = new();
+
+    /// <inheritdoc/>
+    public long? AvailableBytes => null;
+
+    /// <inheritdoc/>
+    public ConvLlavaException? Fault => null;
 
     /// <summary>The kernels, for tests.</summary>
     internal CpuKernels Kernels => _kernels;
@@ -70,6 +79,12 @@ public sealed unsafe partial class CpuBackend : IBackend
         long rows = 8L * 1024 * 1024 / Math.Max(1, (long)columns * sizeof(float));
         return (int)Math.Clamp(rows / 192 * 192, 192, 9216);
     }
+
+    /// <inheritdoc/>
+    public int PaddedDecodeRows(int rows) => rows;
+
+    /// <inheritdoc/>
+    public void ReserveSteps(StepLimits limits) { }
 
     /// <inheritdoc/>
     public KvStorage CreateKvStorage(KvLayout layout)

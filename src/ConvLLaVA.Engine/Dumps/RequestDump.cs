@@ -22,8 +22,8 @@ internal sealed class RequestDump(LlavaModel model, IBackend backend, PreparedPr
             Tensor features = default;
             if (prompt.Images is { } images && wanted.LastHiddenState >= 0)
             {
-                featureBlock = backend.Allocate((long)images.Tokens * model.Language.HiddenSize * sizeof(float), MemoryOwner.ImageFeatures);
-                features = new Tensor(featureBlock.Data, DType.Float32, images.Tokens, model.Language.HiddenSize);
+                featureBlock = backend.Allocate((long)images.Tokens * model.Language.HiddenSize * backend.ActivationType.SizeInBytes(), MemoryOwner.ImageFeatures);
+                features = new Tensor(featureBlock.Data, backend.ActivationType, images.Tokens, model.Language.HiddenSize);
                 Encode(images, features, cancellation);
             }
             if (wanted.NeedsEmbedding) RunLanguageModel(features, cancellation);
@@ -83,20 +83,23 @@ internal sealed class RequestDump(LlavaModel model, IBackend backend, PreparedPr
             int count = Math.Min(chunk, tokens - start);
             using var scope = workspace.Open();
             Tensor hidden = workspace.Take(count, hiddenSize); // [count, hidden]
-            model.Embed(backend, prompt.Expanded.AsSpan(start, count), features, hidden);
-            if (embeds is not null) backend.Read(hidden, embeds.AsSpan(start * hiddenSize, count * hiddenSize));
+            Tensor output = workspace.Take(count, vocabulary, DType.Float32); // [count, vocab]
+            PagedBatch batch = Batch(start, count);
+            if (embeds is not null)
+            {
+                backend.RunStep(batch, false, () => model.Embed(backend, batch, [features], hidden));
+                backend.Read(hidden, embeds.AsSpan(start * hiddenSize, count * hiddenSize));
+            }
             if (logits is null) continue;
-            model.Language.Forward(backend, hidden, Batch(start, count), pages!, workspace);
-            Tensor output = workspace.Take(count, vocabulary); // [count, vocab]
-            model.Language.Logits(backend, hidden, Enumerable.Range(0, count).ToArray(), output, workspace);
+            backend.RunStep(batch, false, () => model.Step(backend, batch, [features], pages!, hidden, output, workspace));
             backend.Read(output, logits.AsSpan(start * vocabulary, count * vocabulary));
         }
         if (embeds is not null) writer.Add(DumpTensors.InputsEmbeds, [tokens, hiddenSize], embeds);
         if (logits is not null) writer.Add(DumpTensors.Logits, [tokens, vocabulary], logits);
     }
 
-    /// <summary>One sequence in pages 1, 2, 3, …</summary>
-    private static PagedBatch Batch(int start, int count)
+    /// <summary>One sequence in pages 1, 2, 3, …; the logits of all its rows are wanted.</summary>
+    private PagedBatch Batch(int start, int count)
     {
         const int BlockSize = 16;
         int blocks = ((start + count - 1) / BlockSize) + 1;
@@ -107,15 +110,18 @@ internal sealed class RequestDump(LlavaModel model, IBackend backend, PreparedPr
             SequenceCount = 1,
             BlockSize = BlockSize,
             MaxBlocks = blocks,
+            TokenIds = prompt.Expanded[start..(start + count)],
             Positions = positions,
             Slots = Array.ConvertAll(positions, position => position + BlockSize),
             QueryStarts = [0, count],
             ContextLengths = [start + count],
             BlockTables = Enumerable.Range(1, blocks).ToArray(),
+            LogitRows = Enumerable.Range(0, count).ToArray(),
+            LogitCount = count,
         };
     }
 
-    private Workspace CreateWorkspace(long bytes) => new(backend.Allocate(bytes, MemoryOwner.Workspace));
+    private Workspace CreateWorkspace(long bytes) => new(backend.Allocate(bytes, MemoryOwner.Workspace), backend.ActivationType);
 
     private float[] ReadBack(Tensor tensor)
     {

@@ -25,6 +25,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
     private float[] _logits = []; // [outputs, vocab]
     private long _lastArrival;
     private volatile bool _stopping;
+    private volatile ConvLlavaException? _fault;
 
     /// <summary>Starts the thread.</summary>
     public GenerationEngine(IModelRunner runner, GenerationEngineOptions options, ILogger logger)
@@ -99,6 +100,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
 
     private void Check(SequenceRequest request)
     {
+        if (_fault is { } fault) throw fault;
         int[] prompt = request.PromptTokens;
         if (prompt.Length == 0) throw new InvalidInputException("The prompt is empty.");
         if (prompt.Length > LongestSequence)
@@ -130,7 +132,11 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
 
     private void TakeArrivals()
     {
-        while (_arrivals.TryDequeue(out RunningSequence? sequence)) _scheduler.Add(sequence);
+        while (_arrivals.TryDequeue(out RunningSequence? sequence))
+        {
+            if (_fault is { } fault) sequence.Answer!.Fail(fault);
+            else _scheduler.Add(sequence);
+        }
     }
 
     private void DropAbandoned()
@@ -147,7 +153,14 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
     /// <summary>Runs one step; false when there is nothing to run.</summary>
     private bool Step()
     {
-        if (!_scheduler.Plan(_plan, _copyBlock)) return false;
+        try
+        {
+            if (!_scheduler.Plan(_plan, _copyBlock)) return false;
+        }
+        catch (Exception) when (FailOnFault()) // a page could not be copied
+        {
+            return true;
+        }
         if (!EncodeNewImages()) return true; // somebody left: plan anew
 
         int outputs = _plan.Batch.LogitCount, vocabulary = _runner.VocabularySize;
@@ -160,6 +173,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         }
         catch (Exception error)
         {
+            if (FailOnFault()) return true;
             LogStepFailed(_logger, error, _plan.Sequences.Count);
             foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences]) Fail(sequence, Wrapped("A step of the model failed", error));
             return true;
@@ -181,6 +195,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
             }
             catch (Exception error)
             {
+                if (FailOnFault()) return false;
                 Fail(sequence, error is OperationCanceledException ? error : Wrapped("The images could not be encoded", error));
                 return false;
             }
@@ -214,6 +229,17 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         }
     }
 
+    /// <summary>Once the device is broken no request can go on: all end with the same sentence and new ones are refused with it.</summary>
+    /// <returns>False when the device is well.</returns>
+    private bool FailOnFault()
+    {
+        if (_runner.Fault is not { } fault) return false;
+        _fault = fault;
+        LogFaulted(_logger, fault, _scheduler.Running.Count + _scheduler.Waiting.Count);
+        foreach (RunningSequence sequence in (RunningSequence[])[.. _scheduler.Running, .. _scheduler.Waiting]) Fail(sequence, fault);
+        return true;
+    }
+
     private void Fail(RunningSequence sequence, Exception error)
     {
         Release(sequence);
@@ -238,4 +264,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
 
     [LoggerMessage(EventId = 200, Level = LogLevel.Error, Message = "A step of {Sequences} sequence(s) failed; they end with an error and the engine goes on.")]
     private static partial void LogStepFailed(ILogger logger, Exception error, int sequences);
+
+    [LoggerMessage(EventId = 201, Level = LogLevel.Error, Message = "The device failed; {Sequences} sequence(s) end with an error and no new ones are taken.")]
+    private static partial void LogFaulted(ILogger logger, Exception error, int sequences);
 }

@@ -9,6 +9,9 @@ internal interface IModelRunner
     /// <summary>Most tokens of one sequence.</summary>
     int MaxPositions { get; }
 
+    /// <summary>What broke the device for good, or null: no further call can succeed.</summary>
+    ConvLlavaException? Fault => null;
+
     /// <summary>Encodes the pictures of a request and keeps the result in <see cref="RunningSequence.Features"/>. Called once a request,
     /// before the first step that has rows of its pictures.</summary>
     void EncodeImages(RunningSequence sequence);

@@ -8,16 +8,12 @@ internal sealed class StepPlan(int blockSize)
 {
     private readonly List<RunningSequence> _sequences = [];
     private readonly List<int> _counts = [];
-    private int[] _tokenIds = [];
 
     /// <summary>The sequences of the step, in the order of their rows.</summary>
     public IReadOnlyList<RunningSequence> Sequences => _sequences;
 
     /// <summary>Where the tokens lie in the pages.</summary>
     public PagedBatch Batch { get; } = new() { BlockSize = blockSize };
-
-    /// <summary>Ids of the step's tokens, image rows as negative values. [tokens], longer than what is in use</summary>
-    public int[] TokenIds => _tokenIds;
 
     /// <summary>Tokens planned so far.</summary>
     public int TokenCount { get; private set; }
@@ -57,7 +53,7 @@ internal sealed class StepPlan(int blockSize)
         return whole;
     }
 
-    /// <summary>Fills <see cref="Batch"/> and <see cref="TokenIds"/>.</summary>
+    /// <summary>Fills <see cref="Batch"/>.</summary>
     public void Build()
     {
         int maxBlocks = 0;
@@ -67,7 +63,7 @@ internal sealed class StepPlan(int blockSize)
         batch.SequenceCount = _sequences.Count;
         batch.MaxBlocks = maxBlocks;
         batch.LogitCount = 0;
-        _tokenIds = Grown(_tokenIds, TokenCount);
+        batch.TokenIds = Grown(batch.TokenIds, TokenCount);
         batch.Positions = Grown(batch.Positions, TokenCount);
         batch.Slots = Grown(batch.Slots, TokenCount);
         batch.QueryStarts = Grown(batch.QueryStarts, _sequences.Count + 1);
@@ -83,7 +79,7 @@ internal sealed class StepPlan(int blockSize)
             batch.ContextLengths[s] = sequence.Computed + _counts[s];
             for (int position = sequence.Computed; position < sequence.Computed + _counts[s]; position++, row++)
             {
-                _tokenIds[row] = sequence.Tokens[position];
+                batch.TokenIds[row] = sequence.Tokens[position];
                 batch.Positions[row] = position;
                 batch.Slots[row] = table.WritableSlot(position);
             }

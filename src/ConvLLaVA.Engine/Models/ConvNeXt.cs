@@ -65,7 +65,7 @@ internal sealed class ConvNeXt
         using (workspace.Open())
         {
             Tensor patches = workspace.Take(grid.Rows, _stem.InFeatures); // [n*h*w, 3*4*4]
-            backend.GatherPatches(images, _patch, patches);
+            backend.GatherPatches(images, _patch, patches, workspace);
             backend.Linear(patches, _stem, Activation.None, x);
             backend.LayerNorm(x, _stemNorm, x);
         }

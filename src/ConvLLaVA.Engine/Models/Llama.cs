@@ -51,8 +51,8 @@ internal sealed class Llama
     /// <summary>Columns of the logits.</summary>
     public int VocabularySize => _head.OutFeatures;
 
-    /// <summary>Embeds tokens; rows of negative ids stay as they are, for image features. hidden <c>[ids, hidden_size]</c>.</summary>
-    public void Embed(IBackend backend, ReadOnlySpan<int> ids, Tensor hidden) => backend.EmbedTokens(_embedding, ids, hidden);
+    /// <summary>Embeds tokens; rows of negative ids stay as they are, for image features. hidden <c>[tokens, hidden_size]</c>.</summary>
+    public void Embed(IBackend backend, PagedBatch batch, Tensor hidden) => backend.EmbedTokens(_embedding, batch, hidden);
 
     /// <summary>Runs all decoder layers in place and writes keys and values into the pages. hidden <c>[tokens, hidden_size]</c>.</summary>
     public void Forward(IBackend backend, Tensor hidden, PagedBatch batch, KvStorage kv, Workspace workspace)
@@ -72,9 +72,9 @@ internal sealed class Llama
         }
     }
 
-    /// <summary>Logits of the wanted rows. hidden <c>[tokens, hidden_size]</c>, logits <c>[rows, vocab_size]</c>.</summary>
-    public void Logits(IBackend backend, Tensor hidden, ReadOnlySpan<int> rows, Tensor logits, Workspace workspace)
-        => backend.NormLogits(hidden, rows, _norm, _head, logits, workspace);
+    /// <summary>Logits of the batch's logit rows. hidden <c>[tokens, hidden_size]</c>, logits <c>[LogitCount, vocab_size]</c>.</summary>
+    public void Logits(IBackend backend, Tensor hidden, PagedBatch batch, Tensor logits, Workspace workspace)
+        => backend.NormLogits(hidden, batch, _norm, _head, logits, workspace);
 
     private sealed record Layer(NormWeight InputNorm, LinearWeight QueryKeyValue, LinearWeight AttentionOutput,
         NormWeight PostAttentionNorm, LinearWeight GateUp, LinearWeight Down);

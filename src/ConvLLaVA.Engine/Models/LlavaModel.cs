@@ -15,7 +15,9 @@ internal sealed class LlavaModel
     /// <param name="weights">Looks a tensor up by its full name, converted when the caller asked for another precision.</param>
     /// <param name="visionWeights">The same for the tower's own names.</param>
     /// <param name="progress">Told of each stage and its share of the work, or null.</param>
-    public LlavaModel(IBackend backend, Checkpoint checkpoint, Func<string, WeightTensor> weights, Func<string, WeightTensor> visionWeights, IProgress<LoadProgress>? progress = null)
+    /// <param name="cancellation">Ends loading early.</param>
+    public LlavaModel(IBackend backend, Checkpoint checkpoint, Func<string, WeightTensor> weights, Func<string, WeightTensor> visionWeights, IProgress<LoadProgress>? progress = null,
+        CancellationToken cancellation = default)
     {
         _backend = backend;
         LlavaConfig config = checkpoint.Config;
@@ -26,7 +28,8 @@ internal sealed class LlavaModel
         Projector = new Projector(backend, config.MmProjectorType, config.MmProjectorLayers, weights);
         Language = new Llama(backend, config.NumHiddenLayers, config.NumAttentionHeads,
             new RopeParameters(config.HeadDim, config.RopeTheta, config.RopeScalingFactor), (float)config.RmsNormEps, weights,
-            layers => progress?.Report(new LoadProgress("language model", 0.2 + (0.7 * layers / config.NumHiddenLayers))));
+            layers => progress?.Report(new LoadProgress("language model", 0.2 + (0.1 * layers / config.NumHiddenLayers))));
+        backend.CompleteLoading(progress is null ? null : done => progress.Report(new LoadProgress("weights", 0.3 + (0.65 * done))), cancellation);
     }
 
     /// <summary>Sizes of the language model and the <c>mm_*</c> fields.</summary>
@@ -61,22 +64,39 @@ internal sealed class LlavaModel
         }
     }
 
-    /// <summary>Embeds the tokens of a step: vocabulary rows, and for negative ids -1 - r row r of the request's image features.
-    /// hidden <c>[ids, hidden_size]</c>.</summary>
+    /// <summary>Runs one step of the language model: embeds its tokens (vocabulary rows, and for negative ids -1 - r row r of the
+    /// sequence's image features), runs all layers and computes the logits of the wanted rows.</summary>
     /// <param name="backend">The real backend or a planning one.</param>
-    /// <param name="ids">Ids of one sequence's rows.</param>
-    /// <param name="features">Projected features of that sequence's request.</param>
-    /// <param name="hidden">Their rows of the step's hidden state.</param>
-    public void Embed(IBackend backend, ReadOnlySpan<int> ids, Tensor features, Tensor hidden)
+    /// <param name="batch">The step.</param>
+    /// <param name="features">Projected features of each sequence's request, or nothing when no id is negative. [sequences]</param>
+    /// <param name="kv">Pages.</param>
+    /// <param name="hidden">Receives the hidden state. [tokens, hidden_size]</param>
+    /// <param name="logits">Receives the logits, Float32. [LogitCount, vocab_size]</param>
+    /// <param name="workspace">Takes the activations from here.</param>
+    public void Step(IBackend backend, PagedBatch batch, ReadOnlySpan<Tensor> features, KvStorage kv, Tensor hidden, Tensor logits, Workspace workspace)
     {
-        Language.Embed(backend, ids, hidden);
-        for (int start = 0; start < ids.Length; start++)
+        Embed(backend, batch, features, hidden);
+        Language.Forward(backend, hidden, batch, kv, workspace);
+        if (batch.LogitCount > 0) Language.Logits(backend, hidden, batch, logits, workspace);
+    }
+
+    /// <summary>The first part of <see cref="Step"/>. hidden <c>[tokens, hidden_size]</c>.</summary>
+    public void Embed(IBackend backend, PagedBatch batch, ReadOnlySpan<Tensor> features, Tensor hidden)
+    {
+        Language.Embed(backend, batch, hidden);
+        if (features.IsEmpty) return;
+        int[] ids = batch.TokenIds;
+        for (int s = 0; s < batch.SequenceCount; s++)
         {
-            if (ids[start] >= 0) continue;
-            int end = start + 1;
-            while (end < ids.Length && ids[end] == ids[start] - (end - start)) end++; // consecutive feature rows
-            backend.Copy(features.Slice(-1 - ids[start], end - start), hidden.Slice(start, end - start));
-            start = end - 1;
+            int last = batch.QueryStarts[s + 1];
+            for (int start = batch.QueryStarts[s]; start < last; start++)
+            {
+                if (ids[start] >= 0) continue;
+                int end = start + 1;
+                while (end < last && ids[end] == ids[start] - (end - start)) end++; // consecutive feature rows
+                backend.Copy(features[s].Slice(-1 - ids[start], end - start), hidden.Slice(start, end - start));
+                start = end - 1;
+            }
         }
     }
 
@@ -85,7 +105,7 @@ internal sealed class LlavaModel
     public long PlanWorkspace(int tileHeight, int tileWidth, int tokens, int logitRows)
     {
         var planning = new PlanningBackend(_backend);
-        using var workspace = Workspace.ForPlanning();
+        using var workspace = Workspace.ForPlanning(_backend.ActivationType);
         using (workspace.Open())
         {
             (Tensor features, _) = Vision.Forward(planning, new ImageBatch([[]], tileHeight, tileWidth, []), workspace);
@@ -101,15 +121,17 @@ internal sealed class LlavaModel
     private void PlanStep(PlanningBackend planning, Workspace workspace, int tokens, int logitRows)
     {
         Tensor hidden = workspace.Take(tokens, Language.HiddenSize);
-        var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows };
-        Language.Forward(planning, hidden, batch, NoPages(), workspace);
-        Tensor logits = workspace.Take(logitRows, Language.VocabularySize);
-        Language.Logits(planning, hidden, new int[logitRows], logits, workspace);
+        Tensor logits = workspace.Take(logitRows, Language.VocabularySize, DType.Float32);
+        var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows, LogitCount = logitRows, MaxBlocks = BlocksPerSequence(16) };
+        Step(planning, batch, [], NoPages(), hidden, logits, workspace);
     }
 
     /// <summary>The layout of a KV cache with room for <paramref name="tokens"/>, and page 0 besides.</summary>
     public KvLayout KvLayoutFor(int tokens, int blockSize)
         => new(Config.NumHiddenLayers, ((tokens + blockSize - 1) / blockSize) + 1, blockSize, Config.NumKeyValueHeads, Config.HeadDim);
+
+    /// <summary>Pages of a sequence that fills the context.</summary>
+    public int BlocksPerSequence(int blockSize) => (Config.MaxPositionEmbeddings / blockSize) + 1;
 
     private PlannedPages NoPages() => new(KvLayoutFor(0, 16));
 

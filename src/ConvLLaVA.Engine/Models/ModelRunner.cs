@@ -8,7 +8,9 @@ namespace ConvLLaVA.Engine.Models;
 /// Owns the workspace and the KV pages, both sized once at load.</summary>
 internal sealed class ModelRunner : IModelRunner, IDisposable
 {
-    private const int BlockSize = 16;
+    /// <summary>Tokens a KV page holds.</summary>
+    public const int BlockSize = 16;
+
     private const long DefaultKvBytes = 2L << 30;
     private const int MostContexts = 16;
     private readonly LlavaModel _model;
@@ -16,6 +18,11 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
     private readonly Workspace _workspace;
     private readonly KvStorage _kv;
     private readonly Lock _gate = new();
+    private readonly Action _forward;
+    private Tensor[] _features = []; // [sequences], longer than what is in use
+    private StepPlan? _plan; // the running step, and its matrices
+    private Tensor _hidden;
+    private Tensor _logits;
 
     /// <summary>Plans and allocates.</summary>
     /// <param name="model">The bound model.</param>
@@ -27,8 +34,22 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
     {
         _model = model;
         _backend = backend;
-        int kvTokens = KvTokens(model.Config, options);
-        KvLayout layout = model.KvLayoutFor(kvTokens, BlockSize);
+        _forward = RunForward;
+        int decodeRows = backend.PaddedDecodeRows(Math.Min(options.MaxSequences, options.MaxStepTokens));
+        int tokens = Math.Max(options.MaxStepTokens, decodeRows), outputs = Math.Max(options.MaxSequences, decodeRows);
+        _workspace = new Workspace(backend.Allocate(model.PlanWorkspace(tileHeight, tileWidth, tokens, outputs), MemoryOwner.Workspace), backend.ActivationType);
+        KvLayout layout;
+        try
+        {
+            backend.ReserveSteps(new StepLimits(tokens, outputs, model.BlocksPerSequence(BlockSize), outputs));
+            layout = model.KvLayoutFor(KvTokens(model.Config, options, backend.ActivationType, backend.AvailableBytes), BlockSize);
+            _kv = backend.CreateKvStorage(layout);
+        }
+        catch
+        {
+            _workspace.Dispose();
+            throw;
+        }
         EngineOptions = new GenerationEngineOptions
         {
             MaxStepTokens = options.MaxStepTokens,
@@ -37,16 +58,6 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
             BlockSize = BlockSize,
             ReusePrefixes = options.ReusePrefixes,
         };
-        _workspace = new Workspace(backend.Allocate(model.PlanWorkspace(tileHeight, tileWidth, options.MaxStepTokens, options.MaxSequences), MemoryOwner.Workspace));
-        try
-        {
-            _kv = backend.CreateKvStorage(layout);
-        }
-        catch
-        {
-            _workspace.Dispose();
-            throw;
-        }
     }
 
     /// <summary>The limits the scheduler must keep.</summary>
@@ -58,14 +69,35 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
     /// <inheritdoc/>
     public int MaxPositions => _model.Config.MaxPositionEmbeddings;
 
-    /// <summary>Tokens the KV cache has room for: as asked, or what 2 GiB of pages hold, at least one and at most sixteen
-    /// contexts.</summary>
-    public static int KvTokens(LlavaConfig config, LoadOptions options)
+    /// <inheritdoc/>
+    public ConvLlavaException? Fault => _backend.Fault;
+
+    /// <summary>Bytes of the keys and values of one token.</summary>
+    public static long KvBytesPerToken(LlavaConfig config, DType type)
+        => 2L * config.NumHiddenLayers * config.NumKeyValueHeads * config.HeadDim * type.SizeInBytes();
+
+    /// <summary>Tokens the KV cache has room for: as asked; or what the memory left on the device holds, at most one context for each
+    /// sequence; or, where memory has no known end, what 2 GiB of pages hold, at least one and at most sixteen contexts.</summary>
+    /// <param name="config">Sizes.</param>
+    /// <param name="options">What was asked for.</param>
+    /// <param name="type">Type of the pages.</param>
+    /// <param name="available">Bytes left, or null where there is no limit.</param>
+    /// <exception cref="ConvLlavaException">Too little is left for even one page.</exception>
+    public static int KvTokens(LlavaConfig config, LoadOptions options, DType type, long? available)
     {
         if (options.KvCacheTokens is { } asked) return asked;
-        long bytesPerToken = 2L * config.NumHiddenLayers * config.NumKeyValueHeads * config.HeadDim * sizeof(float);
-        long context = config.MaxPositionEmbeddings;
-        return (int)Math.Clamp(DefaultKvBytes / bytesPerToken, context, Math.Min(context * MostContexts, int.MaxValue / BlockSize));
+        long bytesPerToken = KvBytesPerToken(config, type), context = config.MaxPositionEmbeddings;
+        if (options.KvMemory is null && available is null)
+            return (int)Math.Clamp(DefaultKvBytes / bytesPerToken, context, Math.Min(context * MostContexts, int.MaxValue / BlockSize));
+        long bytes = options.KvMemory ?? available!.Value;
+        long tokens = (bytes / bytesPerToken / BlockSize * BlockSize) - BlockSize; // page 0 belongs to nobody
+        if (tokens < BlockSize)
+        {
+            throw new ConvLlavaException($"{bytes} bytes are left for the KV cache, but its two smallest pages take {2 * BlockSize * bytesPerToken}: "
+                + "allow more (kv memory, gpu memory fraction), or run with fewer or smaller steps (max step tokens, max sequences).");
+        }
+        if (options.KvMemory is null) tokens = Math.Min(tokens, Math.Max(context, context * options.MaxSequences));
+        return (int)Math.Min(tokens, int.MaxValue / BlockSize);
     }
 
     /// <summary>Runs <paramref name="work"/> while no step runs: a backend takes calls from one thread at a time.</summary>
@@ -80,10 +112,10 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
         if (sequence.Request.Images is not PreparedImages images) return;
         lock (_gate)
         {
-            MemoryBlock block = _backend.Allocate((long)images.Tokens * _model.Language.HiddenSize * sizeof(float), MemoryOwner.ImageFeatures);
+            MemoryBlock block = _backend.Allocate((long)images.Tokens * _model.Language.HiddenSize * _backend.ActivationType.SizeInBytes(), MemoryOwner.ImageFeatures);
             try
             {
-                var features = new Tensor(block.Data, DType.Float32, images.Tokens, _model.Language.HiddenSize);
+                var features = new Tensor(block.Data, _backend.ActivationType, images.Tokens, _model.Language.HiddenSize);
                 _model.EncodeImages(images, features, _workspace, sequence.Cancellation);
                 sequence.Features = new ImageFeatures(block, features);
             }
@@ -102,19 +134,29 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
         {
             using var scope = _workspace.Open();
             PagedBatch batch = plan.Batch;
-            Tensor hidden = _workspace.Take(batch.TokenCount, _model.Language.HiddenSize); // [tokens, hidden]
-            for (int s = 0; s < batch.SequenceCount; s++)
-            {
-                int start = batch.QueryStarts[s], count = batch.QueryStarts[s + 1] - start;
-                Tensor features = plan.Sequences[s].Features is ImageFeatures images ? images.Rows : default;
-                _model.Embed(_backend, plan.TokenIds.AsSpan(start, count), features, hidden.Slice(start, count));
-            }
-            _model.Language.Forward(_backend, hidden, batch, _kv, _workspace);
-            if (batch.LogitCount == 0) return;
-            Tensor output = _workspace.Take(batch.LogitCount, VocabularySize); // [outputs, vocab]
-            _model.Language.Logits(_backend, hidden, batch.LogitRows.AsSpan(0, batch.LogitCount), output, _workspace);
-            _backend.Read(output, logits);
+            int outputs = batch.LogitCount;
+            bool decode = batch.IsDecode;
+            if (decode) batch.PadDecode(_backend.PaddedDecodeRows(batch.TokenCount));
+            _plan = plan;
+            _hidden = _workspace.Take(batch.TokenCount, _model.Language.HiddenSize); // [tokens, hidden]
+            _logits = _workspace.Take(batch.LogitCount, VocabularySize, DType.Float32); // [outputs, vocab]
+            _backend.RunStep(batch, decode, _forward);
+            if (outputs > 0) _backend.Read(_logits.Slice(0, outputs), logits);
         }
+    }
+
+    private void RunForward()
+    {
+        StepPlan plan = _plan!;
+        PagedBatch batch = plan.Batch;
+        ReadOnlySpan<Tensor> features = default;
+        if (!batch.IsDecode)
+        {
+            if (_features.Length < plan.Sequences.Count) _features = new Tensor[plan.Sequences.Count];
+            for (int s = 0; s < plan.Sequences.Count; s++) _features[s] = plan.Sequences[s].Features is ImageFeatures images ? images.Rows : default;
+            features = _features;
+        }
+        _model.Step(_backend, batch, features, _kv, _hidden, _logits, _workspace);
     }
 
     /// <inheritdoc/>

@@ -10,8 +10,18 @@ public interface IBackend : IDisposable
     /// <summary>Name for people: <c>cpu (AVX-512, 2 threads)</c>.</summary>
     string Name { get; }
 
+    /// <summary>Type of activations, image features and KV pages: every matrix of the operations below unless a type is named.</summary>
+    DType ActivationType { get; }
+
     /// <summary>Who holds how much of this backend's memory.</summary>
     MemoryLedger Memory { get; }
+
+    /// <summary>Bytes that may still be allocated under the memory limit this backend was given, or null when it has none and only the
+    /// operating system knows.</summary>
+    long? AvailableBytes { get; }
+
+    /// <summary>What broke the device for good, or null: every further call fails with it.</summary>
+    ConvLlavaException? Fault { get; }
 
     /// <summary>Allocates <paramref name="bytes"/> of uninitialised memory and books them on <paramref name="owner"/>.</summary>
     MemoryBlock Allocate(long bytes, MemoryOwner owner);
@@ -19,6 +29,12 @@ public interface IBackend : IDisposable
     /// <summary>Rows of a matrix with <paramref name="columns"/> columns that are best worked on at a time when the result is
     /// consumed at once (the 4C expansion of a ConvNeXt block).</summary>
     int PreferredTileRows(int columns);
+
+    /// <summary>Rows that a step of <paramref name="rows"/> decoding sequences is best padded to, so that few sizes occur.</summary>
+    int PaddedDecodeRows(int rows);
+
+    /// <summary>Makes room for the largest step that will come, so that steps allocate nothing.</summary>
+    void ReserveSteps(StepLimits limits);
 
     // ---- load time: bind checkpoint tensors; the backend uses them in place where it can ----
 
@@ -39,6 +55,11 @@ public interface IBackend : IDisposable
     /// <summary>Binds the embedding table <c>[vocab_size, hidden_size]</c>.</summary>
     EmbeddingTable LoadEmbedding(WeightTensor table);
 
+    /// <summary>Brings everything that was bound onto the device. Called once, after the last binding; nothing is computed before.</summary>
+    /// <param name="progress">Told the share that is done, from 0 to 1, or null.</param>
+    /// <param name="cancellation">Ends it early.</param>
+    void CompleteLoading(Action<double>? progress, CancellationToken cancellation);
+
     /// <summary>Allocates KV pages.</summary>
     KvStorage CreateKvStorage(KvLayout layout);
 
@@ -46,7 +67,7 @@ public interface IBackend : IDisposable
 
     /// <summary>Normalises pictures and gathers their <paramref name="patch"/> x <paramref name="patch"/> patches into rows:
     /// output <c>[images * (H / patch) * (W / patch), 3 * patch * patch]</c>.</summary>
-    void GatherPatches(ImageBatch images, int patch, Tensor output);
+    void GatherPatches(ImageBatch images, int patch, Tensor output, Workspace workspace);
 
     /// <summary>LayerNorm of every row. <paramref name="output"/> may be <paramref name="input"/>.</summary>
     void LayerNorm(Tensor input, NormWeight norm, Tensor output);
@@ -69,15 +90,25 @@ public interface IBackend : IDisposable
     /// <summary>Copies a matrix to another of the same shape.</summary>
     void Copy(Tensor source, Tensor destination);
 
-    /// <summary>Copies a Float32 matrix to the host.</summary>
+    /// <summary>Copies a matrix to the host, widened to float.</summary>
     void Read(Tensor source, Span<float> destination);
 
     // ---- language model ----
+    /// <summary>Runs one step: <paramref name="forward"/> calls the operations below with <paramref name="batch"/>. Whatever the step reads
+    /// from the host lies in the batch, so a device can take it over at once and, for a repeatable step, replay what it recorded
+    /// instead of calling <paramref name="forward"/>.</summary>
+    /// <param name="batch">The step.</param>
+    /// <param name="repeatable">The caller's promise that <paramref name="forward"/> makes the same calls with the same matrices for
+    /// every repeatable step of as many tokens; only the batch's contents differ.</param>
+    /// <param name="forward">The step's operations.</param>
+    void RunStep(PagedBatch batch, bool repeatable, Action forward);
+
+    /// <summary>Forgets recorded steps: the matrices or pages that they used are gone or others will be used.</summary>
+    void ForgetSteps() { }
 
     /// <summary>Looks up one row a token; rows of negative ids are left as they are (image features go there).
-    /// output <c>[ids, hidden_size]</c>.</summary>
-    void EmbedTokens(EmbeddingTable table, ReadOnlySpan<int> ids, Tensor output);
-
+    /// output <c>[tokens, hidden_size]</c>.</summary>
+    void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output);
     /// <summary>RMSNorm, query/key/value projection, RoPE on queries and keys, keys and values into the pages of
     /// <paramref name="layer"/>. input <c>[tokens, hidden_size]</c>, query <c>[tokens, heads * head_dim]</c>.</summary>
     void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer, Tensor query, Workspace workspace);
@@ -90,9 +121,9 @@ public interface IBackend : IDisposable
     /// gateUp is gate <c>[intermediate_size, hidden_size]</c> above up.</summary>
     void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace);
 
-    /// <summary>Final RMSNorm and lm_head of the wanted rows. hidden <c>[tokens, hidden_size]</c>,
-    /// logits <c>[rows, vocab_size]</c> Float32.</summary>
-    void NormLogits(Tensor hidden, ReadOnlySpan<int> rows, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace);
+    /// <summary>Final RMSNorm and lm_head of the batch's logit rows. hidden <c>[tokens, hidden_size]</c>,
+    /// logits <c>[LogitCount, vocab_size]</c> Float32.</summary>
+    void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace);
 
     /// <summary>Copies one page of all layers (copy-on-write of a shared page).</summary>
     void CopyKvBlock(KvStorage kv, int source, int destination);

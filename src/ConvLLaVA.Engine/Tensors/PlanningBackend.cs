@@ -6,11 +6,21 @@ internal sealed class PlanningBackend(IBackend inner) : IBackend
 {
     public string Name => inner.Name;
 
+    public DType ActivationType => inner.ActivationType;
+
     public MemoryLedger Memory => inner.Memory;
+
+    public long? AvailableBytes => inner.AvailableBytes;
+
+    public ConvLlavaException? Fault => inner.Fault;
 
     public MemoryBlock Allocate(long bytes, MemoryOwner owner) => throw Unplannable();
 
     public int PreferredTileRows(int columns) => inner.PreferredTileRows(columns);
+
+    public int PaddedDecodeRows(int rows) => inner.PaddedDecodeRows(rows);
+
+    public void ReserveSteps(StepLimits limits) => throw Unplannable();
 
     public LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias, WeightTensor? scale) => throw Unplannable();
 
@@ -22,9 +32,12 @@ internal sealed class PlanningBackend(IBackend inner) : IBackend
 
     public EmbeddingTable LoadEmbedding(WeightTensor table) => throw Unplannable();
 
+    public void CompleteLoading(Action<double>? progress, CancellationToken cancellation) => throw Unplannable();
+
     public KvStorage CreateKvStorage(KvLayout layout) => throw Unplannable();
 
-    public void GatherPatches(ImageBatch images, int patch, Tensor output) { }
+    public void GatherPatches(ImageBatch images, int patch, Tensor output, Workspace workspace)
+        => inner.GatherPatches(images, patch, output, Planning(workspace));
 
     public void LayerNorm(Tensor input, NormWeight norm, Tensor output) { }
 
@@ -40,7 +53,9 @@ internal sealed class PlanningBackend(IBackend inner) : IBackend
 
     public void Read(Tensor source, Span<float> destination) => throw Unplannable();
 
-    public void EmbedTokens(EmbeddingTable table, ReadOnlySpan<int> ids, Tensor output) { }
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => forward();
+
+    public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output) { }
 
     public void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer, Tensor query, Workspace workspace)
         => inner.NormQkvRope(input, norm, qkv, rope, batch, kv, layer, query, Planning(workspace));
@@ -51,8 +66,8 @@ internal sealed class PlanningBackend(IBackend inner) : IBackend
     public void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace)
         => inner.NormGatedMlpResidual(hidden, norm, gateUp, down, Planning(workspace));
 
-    public void NormLogits(Tensor hidden, ReadOnlySpan<int> rows, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
-        => inner.NormLogits(hidden, rows, norm, head, logits, Planning(workspace));
+    public void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
+        => inner.NormLogits(hidden, batch, norm, head, logits, Planning(workspace));
 
     public void CopyKvBlock(KvStorage kv, int source, int destination) { }
 

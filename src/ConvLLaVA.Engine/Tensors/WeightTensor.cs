@@ -6,18 +6,25 @@ namespace ConvLLaVA.Engine.Tensors;
 /// map: nothing is copied until somebody reads. The checkpoint that handed it out owns the memory and must outlive it.</summary>
 public sealed unsafe class WeightTensor
 {
+    private readonly WeightMaker? _maker;
+    private nint _data;
+
     /// <summary>Wraps <paramref name="data"/>, which must stay valid for as long as the owner lives.</summary>
     public WeightTensor(string name, DType dtype, ImmutableArray<long> shape, nint data, string source)
     {
         Name = name;
         DType = dtype;
         Shape = shape;
-        Data = data;
+        _data = data;
         Source = source;
         long count = 1;
         foreach (long extent in shape) count = checked(count * extent);
         ElementCount = count;
     }
+
+    /// <summary>A tensor whose bytes are made when they are first asked for, and can be let go of and made again.</summary>
+    internal WeightTensor(string name, DType dtype, ImmutableArray<long> shape, WeightMaker maker, string source)
+        : this(name, dtype, shape, (nint)0, source) => _maker = maker;
 
     /// <summary>Full name in the checkpoint, e.g. <c>model.layers.0.mlp.up_proj.weight</c>.</summary>
     public string Name { get; }
@@ -29,7 +36,25 @@ public sealed unsafe class WeightTensor
     public ImmutableArray<long> Shape { get; }
 
     /// <summary>Address of the first element.</summary>
-    public nint Data { get; }
+    public nint Data
+    {
+        get
+        {
+            if (_maker is not { } maker) return _data;
+            lock (maker) return _data != 0 ? _data : _data = maker.Make();
+        }
+    }
+
+    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
+    internal void Release()
+    {
+        if (_maker is not { } maker) return;
+        lock (maker)
+        {
+            if (_data != 0) maker.Free(_data);
+            _data = 0;
+        }
+    }
 
     /// <summary>Path of the file that holds it, for messages.</summary>
     public string Source { get; }
@@ -49,3 +74,8 @@ public sealed unsafe class WeightTensor
     /// <inheritdoc/>
     public override string ToString() => $"{Name} {Format(Shape)} {DType.Name()}";
 }
+
+/// <summary>Makes the bytes of one tensor when they are wanted, instead of a file.</summary>
+/// <param name="Make">Gives the address of new bytes.</param>
+/// <param name="Free">Takes them back.</param>
+internal sealed record WeightMaker(Func<nint> Make, Action<nint> Free);

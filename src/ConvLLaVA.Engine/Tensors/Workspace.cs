@@ -10,17 +10,23 @@ public sealed class Workspace : IDisposable
     private readonly long _capacity;
     private long _used;
 
-    private Workspace(MemoryBlock? block, long capacity)
+    private Workspace(MemoryBlock? block, long capacity, DType activationType)
     {
         _block = block;
         _capacity = capacity;
+        ActivationType = activationType;
     }
 
     /// <summary>A workspace over <paramref name="block"/>, which it owns from now on.</summary>
-    public Workspace(MemoryBlock block) : this(block, block.ByteLength) { }
+    /// <param name="block">Its memory.</param>
+    /// <param name="activationType">Type of matrices taken without naming one: the backend's.</param>
+    public Workspace(MemoryBlock block, DType activationType = DType.Float32) : this(block, block.ByteLength, activationType) { }
 
     /// <summary>A workspace without memory that measures: every matrix it hands out has a zero address.</summary>
-    public static Workspace ForPlanning() => new(null, long.MaxValue);
+    public static Workspace ForPlanning(DType activationType = DType.Float32) => new(null, long.MaxValue, activationType);
+
+    /// <summary>Type of matrices taken without naming one.</summary>
+    public DType ActivationType { get; }
 
     /// <summary>True when there is no memory behind it: an operation takes what it would take and computes nothing.</summary>
     public bool IsPlanning => _block is null;
@@ -31,9 +37,13 @@ public sealed class Workspace : IDisposable
     /// <summary>Capacity in bytes.</summary>
     public long Capacity => _capacity;
 
+    /// <summary>Takes an uninitialised matrix <c>[rows, columns]</c> of the activation type, valid until the enclosing scope ends.</summary>
+    /// <exception cref="ConvLlavaException">The step is larger than what was planned.</exception>
+    public Tensor Take(int rows, int columns) => Take(rows, columns, ActivationType);
+
     /// <summary>Takes an uninitialised matrix <c>[rows, columns]</c>, valid until the enclosing scope ends.</summary>
     /// <exception cref="ConvLlavaException">The step is larger than what was planned.</exception>
-    public Tensor Take(int rows, int columns, DType dtype = DType.Float32)
+    public Tensor Take(int rows, int columns, DType dtype)
     {
         long bytes = checked((long)rows * columns * dtype.SizeInBytes());
         long end = checked(_used + ((bytes + Alignment - 1) & ~(long)(Alignment - 1)));

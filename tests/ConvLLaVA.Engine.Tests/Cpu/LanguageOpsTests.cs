@@ -43,7 +43,7 @@ public sealed class LanguageOpsTests
         float[] x = Workbench.Random(random, m * hidden), norm = Workbench.Random(random, hidden), head = Workbench.Random(random, vocabulary * hidden);
         Tensor logits = bench.Empty(2, vocabulary);
         using Workspace workspace = bench.Workspace();
-        bench.Backend.NormLogits(bench.Matrix(x, m), [8, 3], bench.Norm(norm, null, 1e-5f), bench.Linear(head, vocabulary, DType.Float16), logits, workspace);
+        bench.Backend.NormLogits(bench.Matrix(x, m), new PagedBatch { TokenCount = m, LogitRows = [8, 3, -1], LogitCount = 2 }, bench.Norm(norm, null, 1e-5f), bench.Linear(head, vocabulary, DType.Float16), logits, workspace);
         double[] all = ReferenceOps.Linear(ReferenceOps.RmsNorm(ReferenceOps.Wide(x), m, norm, 1e-5), m, head, vocabulary);
         double[] expected = [.. all[(8 * vocabulary)..], .. all[(3 * vocabulary)..(4 * vocabulary)]];
         Assert.True(Workbench.Error(bench.Get(logits), expected) < 1e-6);
@@ -61,10 +61,10 @@ public sealed class LanguageOpsTests
         var before = new float[4 * 19];
         Array.Fill(before, 5f);
         Tensor y = bench.Matrix(before, 4);
-        bench.Backend.EmbedTokens(embedding, [6, -200, 0, 3], y);
+        bench.Backend.EmbedTokens(embedding, new PagedBatch { TokenIds = [6, -200, 0, 3, 99], TokenCount = 4 }, y);
         float[] five = before[..19];
         Assert.Equal([.. table[(6 * 19)..], .. five, .. table[..19], .. table[(3 * 19)..(4 * 19)]], bench.Get(y));
-        string message = Assert.Throws<InvalidInputException>(() => bench.Backend.EmbedTokens(embedding, [7], bench.Empty(1, 19))).Message;
+        string message = Assert.Throws<InvalidInputException>(() => bench.Backend.EmbedTokens(embedding, new PagedBatch { TokenIds = [7], TokenCount = 1 }, bench.Empty(1, 19))).Message;
         Assert.Contains("7", message, StringComparison.Ordinal);
         Assert.Contains("vocabulary of 7", message, StringComparison.Ordinal);
     }
@@ -72,7 +72,7 @@ public sealed class LanguageOpsTests
     [Fact]
     public void RopeFrequencies_HavePyTorchBits()
     {
-        float[] frequencies = RopeTable.InverseFrequencies(new RopeParameters(128, 10000));
+        float[] frequencies = RopeAngles.InverseFrequencies(new RopeParameters(128, 10000));
         byte[] bytes = frequencies.SelectMany(BitConverter.GetBytes).ToArray();
         string hash = Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(bytes));
         Assert.Equal("4b659c349432de9f79dd9cb4ee360c56e20be3809e01d4bbccbf2ebeae925c3d", hash);

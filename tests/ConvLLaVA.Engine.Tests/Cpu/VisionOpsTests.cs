@@ -91,7 +91,8 @@ public sealed class VisionOpsTests
         LinearWeight weight = bench.Backend.LoadPatchConvolution(bench.Weight(filter, DType.BFloat16, outs, 3, 4, 4), bench.Weight(bias, DType.Float32, outs));
         const int rows = 2 * (h / patch) * (w / patch);
         Tensor patches = bench.Empty(rows, 48), y = bench.Empty(rows, outs);
-        bench.Backend.GatherPatches(new ImageBatch(pictures, h, w, lut), patch, patches);
+        using Workspace workspace = bench.Workspace();
+        bench.Backend.GatherPatches(new ImageBatch(pictures, h, w, lut), patch, patches, workspace);
         bench.Backend.Linear(patches, weight, Activation.None, y);
         double[] x = pictures.SelectMany(p => p.Select((v, i) => (double)lut[i % 3 * 256 + v])).ToArray();
         double error = Workbench.Error(bench.Get(y), ReferenceOps.PatchConvolution(x, 2, h, w, 3, filter, bias, patch));

@@ -5,18 +5,9 @@ namespace ConvLLaVA.Engine.Cpu;
 /// <summary>Cosines and sines of rotary embedding by position, computed as far as positions were seen.</summary>
 internal sealed unsafe class RopeTable(RopeParameters parameters, MemoryLedger ledger) : IDisposable
 {
-    private readonly float[] _inverseFrequencies = InverseFrequencies(parameters);
+    private readonly float[] _inverseFrequencies = RopeAngles.InverseFrequencies(parameters);
     private NativeBlock? _memory;
     private int _positions;
-
-    /// <summary>1 / theta^(2 i / head_dim), rounded to float after the power and after the division as PyTorch does. [head_dim / 2]</summary>
-    public static float[] InverseFrequencies(RopeParameters parameters)
-    {
-        var result = new float[parameters.HeadDim / 2];
-        for (int i = 0; i < result.Length; i++)
-            result[i] = 1f / (float)Math.Pow(parameters.Theta, 2 * i / (float)parameters.HeadDim);
-        return result;
-    }
 
     /// <summary>The cosines of a position and behind them its sines, head_dim / 2 each. Call <see cref="Reach"/> first.</summary>
     public float* Of(int position) => (float*)_memory!.Data + (nint)position * parameters.HeadDim;
@@ -29,18 +20,8 @@ internal sealed unsafe class RopeTable(RopeParameters parameters, MemoryLedger l
         var larger = new NativeBlock(ledger, MemoryOwner.Weights, (long)positions * parameters.HeadDim * sizeof(float));
         long known = (long)_positions * parameters.HeadDim * sizeof(float);
         if (_memory is not null) Buffer.MemoryCopy((void*)_memory.Data, (void*)larger.Data, known, known);
-        int half = parameters.HeadDim / 2;
         for (int p = _positions; p < positions; p++)
-        {
-            float* row = (float*)larger.Data + (nint)p * parameters.HeadDim;
-            float scaled = parameters.ScalingFactor == 1 ? p : p / (float)parameters.ScalingFactor;
-            for (int i = 0; i < half; i++)
-            {
-                (double sine, double cosine) = Math.SinCos(scaled * _inverseFrequencies[i]);
-                row[i] = (float)cosine;
-                row[half + i] = (float)sine;
-            }
-        }
+            RopeAngles.Fill(parameters, _inverseFrequencies, p, new Span<float>((float*)larger.Data + (nint)p * parameters.HeadDim, parameters.HeadDim));
         _memory?.Dispose();
         _memory = larger;
         _positions = positions;
