@@ -56,7 +56,7 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
         {
             int last = plan.Batch.QueryStarts[s + 1] - 1;
             if (output == plan.Batch.LogitCount || plan.Batch.LogitRows[output] != last) continue;
-            bool imageRows = plan.TokenIds.AsSpan(plan.Batch.QueryStarts[s], last + 1 - plan.Batch.QueryStarts[s]).IndexOfAnyExceptInRange(0, int.MaxValue) >= 0;
+            bool imageRows = plan.Batch.TokenIds.AsSpan(plan.Batch.QueryStarts[s], last + 1 - plan.Batch.QueryStarts[s]).IndexOfAnyExceptInRange(0, int.MaxValue) >= 0;
             if (imageRows && plan.Sequences[s].Features is null) throw new InvalidOperationException("The pictures are not there.");
             int[] context = new int[plan.Batch.ContextLengths[s]];
             for (int i = 0; i < context.Length; i++)
