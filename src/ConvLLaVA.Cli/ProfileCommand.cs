@@ -27,7 +27,7 @@ internal static class ProfileCommand
             PromptRequest request = prompt.Request(parsed);
             GenerationOptions options = generation.Options(parsed);
             var profiler = new Profiler();
-            LoadOptions loading = model.LoadOptions(parsed) with { Profiler = profiler };
+            LoadOptions loading = model.LoadOptions(parsed) with { Profiler = profiler, ReusePrefixes = false };
             string folder = model.ModelFolder(parsed);
             using OutputFile? traceFile = parsed.GetValue(trace) is { } tracePath ? new OutputFile(tracePath) : null, tableFile = parsed.GetValue(json) is { } tablePath ? new OutputFile(tablePath) : null;
             Ceilings ceilings = await Task.Run(() => Benchmark.MeasureCeilings(folder, loading), cancellation);

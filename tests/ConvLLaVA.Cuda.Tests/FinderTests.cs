@@ -260,11 +260,11 @@ public sealed class FinderTests
         string shortFile = Junk("toolkit", "lib64", "libnvrtc.so.13");
         string wrong = Junk("toolkit", "lib", "libnvrtc.so.13");
         File.WriteAllText(wrong, new string('x', 5000));
-        FinderEnvironment machine = Machine() with { Load = FinderEnvironment.Current.Load };
+        // The system's own loader for files; bare names would find what another test of this process has loaded.
+        FinderEnvironment fake = Machine();
+        FinderEnvironment machine = fake with { Load = name => Path.IsPathRooted(name) ? FinderEnvironment.Current.Load(name) : fake.Load(name) };
         ProbeTable table = new LibraryFinder(machine).Find(CudaLibrary.Nvrtc, 13);
         Assert.Equal("file too short", table.Paths.Single(path => path.Path == shortFile).Reason);
         Assert.Equal("invalid ELF header", table.Paths.Single(path => path.Path == wrong).Reason);
-        ProbedPath bare = table.Paths.First(path => path.Path == "libnvrtc.so.13");
-        if (bare.Reason is not null) Assert.Equal("cannot open shared object file: No such file or directory", bare.Reason);
     }
 }

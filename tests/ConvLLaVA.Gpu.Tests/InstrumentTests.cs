@@ -61,7 +61,7 @@ public sealed class InstrumentTests : IDisposable
     public async Task Profiler_SeesEveryLaunchAndLeavesTheAnswerAlone()
     {
         var profiler = new Profiler();
-        await using ConvLlava model = await ConvLlava.LoadAsync("synth:tiny", Cuda with { Profiler = profiler });
+        await using ConvLlava model = await ConvLlava.LoadAsync("synth:tiny", Cuda with { Profiler = profiler, ReusePrefixes = false });
         var backend = (GpuBackend)model.Backend;
         PromptRequest request = PromptRequest.Ask("what", ImageInput.FromFile(Path.Combine(Repository.Root, "samples", "shapes-1.png")));
         var options = new GenerationOptions { MaxNewTokens = 6 };

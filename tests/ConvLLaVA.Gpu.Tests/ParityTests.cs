@@ -96,7 +96,7 @@ public sealed class ParityTests : IDisposable
         await using ConvLlava shared = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { MaxStepTokens = stepTokens });
         GenerationResult[] together = await Task.WhenAll(requests.Select(request => shared.AnswerAsync(request, Fixture.Greedy)));
         for (int i = 0; i < requests.Length; i++) Assert.Equal(expected[i].TokenIds, together[i].TokenIds);
-        Assert.True(together[1].Usage.PromptTokens + together[1].Usage.CompletionTokens > 64, "the prompt must cross pages");
+        Assert.True(together[1].Usage.PromptTokens > 32, $"{together[1].Usage.PromptTokens} tokens: the prompt must cross pages");
     }
 
     [Fact]
@@ -115,7 +115,7 @@ public sealed class ParityTests : IDisposable
     [Fact]
     public async Task Replayed_steps_equal_launched_ones()
     {
-        await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda());
+        await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { ReusePrefixes = false });
         GenerationResult replayed = await model.AnswerAsync(Fixture.WithPicture(), Fixture.Greedy);
         Assert.True(model.Gpu().ReplayedSteps >= 8, $"{model.Gpu().ReplayedSteps} steps were replayed");
         var observer = new CountingObserver();

@@ -43,6 +43,7 @@ public sealed class Benchmark
             MaxStepTokens = Math.Max(_options.MaxStepTokens, _plan.Prompts!.Max()),
             MaxSequences = _plan.Sequences.Max(),
             KvCacheTokens = _options.KvCacheTokens ?? Math.Min(2048, sizes.MaxPositions),
+            ReusePrefixes = false, // every run computes its whole prompt
         };
         _say("checking operations against the reference");
         var selftest = new Selftest(_options with { WeightType = type, Profiler = null }, sizes, small: true);

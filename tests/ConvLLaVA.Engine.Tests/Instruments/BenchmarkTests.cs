@@ -46,7 +46,7 @@ public sealed class BenchmarkTests
     public async Task Profiler_SeesEveryOperationOfARequestAndNoOther()
     {
         var profiler = new Profiler();
-        await using ConvLlava model = await ConvLlava.LoadAsync("synth:tiny", Cpu with { Profiler = profiler });
+        await using ConvLlava model = await ConvLlava.LoadAsync("synth:tiny", Cpu with { Profiler = profiler, ReusePrefixes = false });
         PromptRequest request = PromptRequest.Ask("what", ImageInput.FromFile(Path.Combine(Repository.Root, "samples", "shapes-1.png")));
         var options = new GenerationOptions { MaxNewTokens = 3 };
         GenerationResult unobserved = await model.AnswerAsync(request, options);
