@@ -7,7 +7,7 @@ internal static class DoctorPrinter
 {
     public static void Print(DoctorReport report, TextWriter output)
     {
-        foreach ((string name, string value) in Lines(report)) output.WriteLine($"{name,-14}{value}".TrimEnd());
+        foreach ((string name, string value) in Lines(report)) output.WriteLine($"{name,-19}{value}".TrimEnd());
         foreach (LibraryReport library in report.Cuda.Libraries.Where(library => !library.Found))
         {
             output.WriteLine();
@@ -33,7 +33,7 @@ internal static class DoctorPrinter
         yield return ("kernel cache", report.KernelCache.State == "absent" ? $"{report.KernelCache.Folder} (not there yet)" : $"{report.KernelCache.Folder} ({report.KernelCache.State})");
         yield return ("CPU", $"{report.Cpu.Threads} threads; {(report.Cpu.Features.Count == 0 ? "no vector instructions that matter here" : string.Join(' ', report.Cpu.Features))}");
         yield return ("CPU path", report.Cpu.Problem ?? report.Cpu.Path);
-        yield return ("--device auto", $"takes {(report.Auto.Backend == "cuda" ? "the GPU" : "the CPU")}: {report.Auto.Reason}");
+        yield return ("--device auto", $"takes {(report.Auto.Backend == "cuda" ? "the GPU" : "the CPU")}: {(report.Auto.Reason == report.Cuda.Reason ? "CUDA is not usable, see above" : report.Auto.Reason)}");
     }
 
     private static string Device(DeviceReport device) => string.Create(CultureInfo.InvariantCulture,

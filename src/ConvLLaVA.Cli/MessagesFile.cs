@@ -26,7 +26,8 @@ internal static class MessagesFile
             using JsonDocument document = JsonDocument.Parse(bytes);
             return Convert(document.RootElement, path, images);
         }
-        catch (JsonException e)
+        // A string with half a surrogate pair is well-formed JSON until it is read.
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
             throw new InvalidInputException($"Messages file '{path}' is not JSON: {e.Message}", e);
         }

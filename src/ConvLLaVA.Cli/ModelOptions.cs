@@ -54,8 +54,8 @@ internal sealed class ModelOptions
     /// <summary>Loads the model, with a progress bar on stderr when that is a terminal.</summary>
     public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation)
     {
+        LoadOptions options = LoadOptions(parsed); // before the folder: a wrong option is said first
         string folder = ModelFolder(parsed);
-        LoadOptions options = LoadOptions(parsed);
         return await LoadingBar.RunAsync(progress => ConvLlava.LoadAsync(folder, options, progress, cancellation));
     }
 }

@@ -27,7 +27,8 @@ internal static class Program
             InspectCommand.Create(),
             DoctorCommand.Create(),
         };
-        ParseResult parsed = root.Parse(args);
+        // A prompt may begin with '@': it never names a file of further arguments.
+        ParseResult parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Errors.Count > 0)
         {
             // An unknown word is the cause; that a command or option then seems to be missing only follows from it.

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using ConvLLaVA.Engine;
+using ConvLLaVA.Engine.Text;
 
 namespace ConvLLaVA.Cli;
 
@@ -11,7 +12,7 @@ internal sealed class PromptOptions
     private readonly Option<string?> _raw = new("--raw") { Description = "The whole prompt with <image> placeholders; no template is applied.", HelpName = "TEXT" };
     private readonly Option<string?> _messages = new("--messages") { Description = "A JSON file with a conversation.", HelpName = "FILE.json" };
     private readonly Option<string> _template = new("--template") { Description = "Conversation template.", DefaultValueFactory = _ => "v1", HelpName = "NAME" };
-    private readonly Option<bool> _truncate = new("--truncate") { Description = "Cut a prompt at tokenizer_model_max_length, as the original does." };
+    private readonly Option<bool> _truncate = new("--truncate") { Description = "Cut a prompt with images at tokenizer_model_max_length, as the original does." };
 
     /// <summary>Adds the options to <paramref name="command"/>.</summary>
     public void AddTo(Command command)
@@ -20,7 +21,8 @@ internal sealed class PromptOptions
     }
 
     /// <summary>The request.</summary>
-    /// <exception cref="InvalidInputException">Not exactly one kind of prompt is given, or the messages file is broken.</exception>
+    /// <exception cref="InvalidInputException">Not exactly one kind of prompt is given, the template is unknown, or the messages file is
+    /// broken.</exception>
     public PromptRequest Request(ParseResult parsed)
     {
         IReadOnlyList<ImageInput> images = [.. (parsed.GetValue(_images) ?? []).Select(ImageInput.FromFile)];
@@ -28,6 +30,7 @@ internal sealed class PromptOptions
         int given = (prompt is null ? 0 : 1) + (raw is null ? 0 : 1) + (messages is null ? 0 : 1);
         if (given != 1)
             throw new InvalidInputException($"{(given == 0 ? "None" : "More than one")} of --prompt, --raw and --messages was given, but exactly one is needed.");
+        ConversationTemplate.Get(parsed.GetValue(_template)!);
         PromptRequest request = prompt is not null ? PromptRequest.Ask(prompt, images)
             : raw is not null ? PromptRequest.Raw(raw, images)
             : PromptRequest.Chat(MessagesFile.Read(messages!, images));

@@ -12,6 +12,11 @@ public sealed record CudaAvailability(IReadOnlyList<CudaDevice> Devices, IReadOn
     /// <summary>Oldest driver: graphs and launches are used in the form that CUDA 12.0 gave them.</summary>
     public static Version MinimumDriver { get; } = new(12, 0);
 
+    internal const string Hint = "'convllava doctor' lists every place that was looked at.";
+
+    /// <summary>Why a GPU that was asked for cannot be used, with where to read on; null when one can.</summary>
+    public string? Failure => Reason is null ? null : $"No GPU can be used: {Reason} {Hint}";
+
     /// <summary>True when at least one device can be used.</summary>
     public bool IsUsable => Reason is null;
 

@@ -65,7 +65,7 @@ public sealed unsafe class CudaContext : CudaHandle
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        if (disposing && !IsClosed && !IsInvalid)
+        if (disposing && !IsDisposed && !IsInvalid)
         {
             bool entered = Enter();
             DrainReclaimed();

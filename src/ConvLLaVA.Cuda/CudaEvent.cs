@@ -9,7 +9,7 @@ public sealed unsafe class CudaEvent : CudaHandle
     /// <param name="blocking">Whether waiting for it sleeps rather than spins.</param>
     public CudaEvent(CudaContext context, bool timing = false, bool blocking = false) : base(HandleKind.Event)
     {
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         nint created;
         CuEventFlags flags = (timing ? CuEventFlags.Default : CuEventFlags.DisableTiming) | (blocking ? CuEventFlags.BlockingSync : CuEventFlags.Default);
         Check.Ok(CuDriver.cuEventCreate(&created, flags));

@@ -32,7 +32,7 @@ public sealed unsafe class CudaFunction
     {
         get
         {
-            ObjectDisposedException.ThrowIf(_module.IsClosed, _module);
+            ObjectDisposedException.ThrowIf(_module.IsDisposed, _module);
             return _handle;
         }
     }

@@ -7,11 +7,11 @@ namespace ConvLLaVA.Cuda;
 /// context keeps it alive, so the order of disposal does not matter.</summary>
 public abstract class CudaHandle : SafeHandle
 {
-    [ThreadStatic] private static bool s_inFinalizer;
+    [ThreadStatic] private static bool _inFinalizer;
 
     private readonly HandleKind _kind;
     private CudaContext? _owner;
-    private bool _explicit;
+    private volatile bool _explicit;
 
     private protected CudaHandle(HandleKind kind) : base(0, ownsHandle: true) => _kind = kind;
 
@@ -24,10 +24,13 @@ public abstract class CudaHandle : SafeHandle
     {
         get
         {
-            ObjectDisposedException.ThrowIf(IsClosed, this);
+            ObjectDisposedException.ThrowIf(IsDisposed, this);
             return handle;
         }
     }
+
+    /// <summary>True after dispose, also while children keep the handle open (which <see cref="SafeHandle.IsClosed"/> does not tell).</summary>
+    public bool IsDisposed => _explicit || IsClosed;
 
     /// <summary>The raw handle even after dispose, while children still hold it.</summary>
     internal nint RawHandle => handle;
@@ -73,8 +76,8 @@ public abstract class CudaHandle : SafeHandle
     /// <inheritdoc/>
     protected override bool ReleaseHandle()
     {
-        bool outermost = !s_inFinalizer;
-        if (_explicit && !s_inFinalizer)
+        bool outermost = !_inFinalizer;
+        if (_explicit && !_inFinalizer)
         {
             GiveBack(_owner, GivenBack);
             Counter?.Freed(CountedBytes);
@@ -82,7 +85,7 @@ public abstract class CudaHandle : SafeHandle
         else
         {
             Reclaim.Add(_kind, GivenBack, Counter, CountedBytes);
-            s_inFinalizer = true; // the context may follow from here, and must not call the driver either
+            _inFinalizer = true; // the context may follow from here, and must not call the driver either
         }
         try
         {
@@ -90,7 +93,7 @@ public abstract class CudaHandle : SafeHandle
         }
         finally
         {
-            if (outermost) s_inFinalizer = false;
+            if (outermost) _inFinalizer = false;
         }
         return true;
     }

@@ -12,7 +12,7 @@ public sealed unsafe class CudaModule : CudaHandle
     public CudaModule(CudaContext context, ReadOnlySpan<byte> image) : base(HandleKind.Module)
     {
         Context = context;
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         nint module;
         byte* copy = (byte*)NativeMemory.Alloc((nuint)image.Length + 1);
         byte* log = stackalloc byte[LogBytes];

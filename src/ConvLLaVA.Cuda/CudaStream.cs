@@ -9,7 +9,7 @@ public sealed unsafe class CudaStream : CudaHandle
     public CudaStream(CudaContext context, int priority = 0) : base(HandleKind.Stream)
     {
         Context = context;
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         nint stream;
         Check.Ok(CuDriver.cuStreamCreateWithPriority(&stream, CuStreamFlags.NonBlocking, priority));
         Own(stream, context);
@@ -100,7 +100,7 @@ public sealed unsafe class CudaStream : CudaHandle
     public void AbandonCapture()
     {
         nint graph = 0;
-        if (IsClosed) return;
+        if (IsDisposed) return;
         CuDriver.cuStreamEndCapture(Handle, &graph);
         if (graph != 0) CuDriver.cuGraphDestroy(graph);
     }

@@ -103,20 +103,27 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     /// <summary>Writes the named tensors of a request, greedy tokens included, into a safetensors file. The file appears only
     /// when it is complete.</summary>
     /// <param name="request">What to run.</param>
-    /// <param name="options">How many tokens to generate; sampling is off whatever they say.</param>
+    /// <param name="options">How many tokens to generate; sampling is off whatever they say, and the template's own stop string
+    /// does not count: the ids are those of plain greedy decoding.</param>
     /// <param name="tensors">Which tensors.</param>
     /// <param name="path">The file to write.</param>
     /// <param name="cancellation">Ends the run early; nothing is written then.</param>
     /// <exception cref="InvalidInputException">The request cannot be used or the file cannot be written.</exception>
     public async Task DumpAsync(PromptRequest request, GenerationOptions options, DumpTensors tensors, string path, CancellationToken cancellation = default)
     {
+        ArgumentNullException.ThrowIfNull(request);
+        options.Validate();
         using var writer = new SafetensorsWriter(path); // before the work: an unwritable path is known at once
         GenerationOptions greedy = options with { Temperature = 0 };
         PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
-        await Task.Run(() => _runner.Exclusive(() => new RequestDump(_model, _backend, prompt, tensors, writer).Run(cancellation)), cancellation).ConfigureAwait(false);
+        await Task.Run(() => _runner.Exclusive(() =>
+        {
+            if (Volatile.Read(ref _disposed) != 0) throw new ConvLlavaException("The model was disposed before the dump began.");
+            new RequestDump(_model, _backend, prompt, tensors, writer).Run(cancellation);
+        }), cancellation).ConfigureAwait(false);
         if (tensors.Wants(DumpTensors.GeneratedIds))
         {
-            GenerationResult result = await GenerationResult.CollectAsync(_engine.GenerateAsync(Sequence(prompt, request, greedy, TimeSpan.Zero), cancellation)).ConfigureAwait(false);
+            GenerationResult result = await GenerationResult.CollectAsync(_engine.GenerateAsync(Sequence(prompt, greedy, TimeSpan.Zero), cancellation)).ConfigureAwait(false);
             writer.Add(DumpTensors.GeneratedIds, [result.TokenIds.Count], [.. result.TokenIds.Select(id => (long)id)]);
         }
         writer.Complete();
@@ -138,13 +145,14 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         Free();
     }
 
-    private void Free()
+    /// <summary>Frees everything once a dump that is under way, which reads the same weights, is done.</summary>
+    private void Free() => _runner.Exclusive(() =>
     {
         _runner.Dispose();
         _converted?.Dispose();
         _backend.Dispose();
         _checkpoint.Dispose();
-    }
+    });
 
     private static ConvLlava Load(string folder, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
     {
@@ -171,6 +179,10 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         AddImStartEnd = config?.MmUseImStartEnd ?? false,
     });
 
+    /// <summary>Ids that end an answer: as in Hugging Face's <c>generate</c>, <c>generation_config.json</c> goes before
+    /// <c>config.json</c>.</summary>
+    private IReadOnlyList<int> EosTokenIds => _checkpoint.Generation.EosTokenIds is { Length: > 0 } suggested ? suggested : Config.EosTokenIds;
+
     private Func<string, WeightTensor> Weights(Func<string, WeightTensor> stored)
         => _converted is null ? stored : name => _converted.Convert(stored(name));
 
@@ -179,16 +191,17 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         options.Validate();
         long started = System.Diagnostics.Stopwatch.GetTimestamp();
         PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
-        return Sequence(prompt, request, options, System.Diagnostics.Stopwatch.GetElapsedTime(started));
+        GenerationOptions complete = options with { StopStrings = _prompts.StopStrings(request, options.StopStrings) };
+        return Sequence(prompt, complete, System.Diagnostics.Stopwatch.GetElapsedTime(started));
     }
 
-    private SequenceRequest Sequence(PreparedPrompt prompt, PromptRequest request, GenerationOptions options, TimeSpan preprocess) => new()
+    private SequenceRequest Sequence(PreparedPrompt prompt, GenerationOptions options, TimeSpan preprocess) => new()
     {
         PromptTokens = prompt.Expanded,
         Images = prompt.Images,
-        Options = options with { StopStrings = _prompts.StopStrings(request, options.StopStrings) },
+        Options = options,
         Decoder = new TextDecoder(new StreamingDecoder(Tokenizer)),
-        EosTokenIds = Config.EosTokenIds,
+        EosTokenIds = EosTokenIds,
         PreprocessTime = preprocess,
     };
 

@@ -16,6 +16,8 @@ public enum Device
 /// <summary>How a model is loaded.</summary>
 public sealed record LoadOptions
 {
+    private const int MostKvCacheTokens = 1 << 30; // slots of the KV cache are numbered in 32 bits
+
     /// <summary>Where the model runs.</summary>
     public Device Device { get; init; } = Device.Auto;
 
@@ -52,7 +54,11 @@ public sealed record LoadOptions
         AtLeast(MaxStepTokens, 1, nameof(MaxStepTokens));
         AtLeast(MaxSequences, 1, nameof(MaxSequences));
         AtLeast(Threads, 0, nameof(Threads));
-        if (KvCacheTokens is { } tokens) AtLeast(tokens, 1, nameof(KvCacheTokens));
+        if (KvCacheTokens is { } tokens)
+        {
+            AtLeast(tokens, 1, nameof(KvCacheTokens));
+            if (tokens > MostKvCacheTokens) throw new InvalidInputException($"{nameof(KvCacheTokens)} is {tokens} but must be at most {MostKvCacheTokens}.");
+        }
         if (WeightType is { } type && !type.IsFloating())
             throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
     }

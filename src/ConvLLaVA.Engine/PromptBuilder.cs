@@ -71,7 +71,8 @@ internal sealed partial class PromptBuilder
         int[] ids = _tokenizer.EncodeWithImages(text);
         IReadOnlyList<ImageInput> inputs = request.RawPrompt is not null ? request.RawImages : [.. request.Messages!.SelectMany(message => message.Images)];
         PreparedImages? images = inputs.Count == 0 ? null : PrepareImages(inputs);
-        int[] expanded = CheckLength(Expand(ids, images), request.Truncate);
+        // The original cuts where it splices pictures in; a prompt without any never gets there.
+        int[] expanded = CheckLength(Expand(ids, images), request.Truncate && images is not null);
         return new PreparedPrompt(text, ids, expanded, images);
     }
 
@@ -141,6 +142,9 @@ internal sealed partial class PromptBuilder
         if (width != height) throw new InvalidInputException($"preprocessor_config.json asks for a crop of {width}x{height} pixels, but only square ones are defined.");
         if (preprocessor.ResizeTo is { } size && (size.Width != width || size.Height != height))
             throw new InvalidInputException($"preprocessor_config.json resizes to {size.Width}x{size.Height} pixels but crops to {width}x{height}; only equal sizes are defined.");
+        // The other ways of merging tiles count on a grid that a ConvNeXt tower does not have: they always fail in the original.
+        if (config.ImageAspectRatio == "anyres" && config.MmPatchMergeType != "flat")
+            throw new InvalidInputException($"config.json asks for mm_patch_merge_type \"{config.MmPatchMergeType}\" with anyres tiles, but only \"flat\" works with a ConvNeXt tower.");
         return new PreprocessOptions
         {
             CropSize = width,

@@ -66,8 +66,8 @@ public sealed record PromptRequest
     /// <summary>Conversation template; <c>v1</c> is what ConvLLaVA was trained with.</summary>
     public string Template { get; init; } = "v1";
 
-    /// <summary>Cut the expanded prompt at <c>tokenizer_model_max_length</c> tokens from its end, as the original silently does;
-    /// otherwise a longer prompt runs whole, with a warning.</summary>
+    /// <summary>Cut the expanded prompt of a request with pictures after <c>tokenizer_model_max_length</c> tokens, as the original
+    /// silently does (it never cuts text alone); otherwise a longer prompt runs whole, with a warning.</summary>
     public bool Truncate { get; init; }
 
     /// <summary>One question about any number of pictures.</summary>

@@ -87,6 +87,22 @@ public sealed class AnswerTests : IDisposable
     [Fact]
     public void Text_only_works() => CommandLine.Run("run", "--prompt", "Hello", "-n", "4").Succeeds();
 
+    [Fact]
+    public void A_prompt_may_begin_with_any_character()
+    {
+        foreach (string prompt in (string[])["@nobody", "-1?", "[suggest]", "é"])
+            CommandLine.Run("run", "--model", Path.Combine(Repository.Fixtures, "models", "two-shards"), "--prompt", prompt, "-n", "1").Succeeds();
+    }
+
+    [Fact]
+    public void Verbose_says_which_vision_tower_counts()
+    {
+        CommandLine run = CommandLine.Run("run", "--model", Path.Combine(Repository.Fixtures, "models", "two-shards"), "--prompt", "Hello", "-n", "1", "-v");
+        run.Succeeds();
+        Assert.Contains("debug: Both ", run.Error);
+        Assert.Contains("Running on cpu", run.Error);
+    }
+
     [Theory]
     [InlineData("float32")]
     [InlineData("float16")]
@@ -129,6 +145,15 @@ public sealed class AnswerTests : IDisposable
         Assert.Equal("\"What color is it?\"\n\"\"\n", CommandLine.RunWithInput(ids, "tokenize", "--decode").Succeeds());
         Assert.Contains("-200", CommandLine.RunWithInput("\"<image>\\nHi\"\n", "tokenize", "--image-tokens").Succeeds());
         Assert.DoesNotContain("-200", CommandLine.RunWithInput("\"<image>\\nHi\"\n", "tokenize").Succeeds());
+    }
+
+    [Fact]
+    public void A_folder_with_only_a_tokenizer_is_enough_to_tokenize()
+    {
+        File.Copy(Path.Combine(Repository.Fixtures, "models", "two-shards", "tokenizer.model"), Path.Combine(_folder, "tokenizer.model"));
+        string ids = CommandLine.RunWithInput("\"Hé\\n\"\n", "tokenize", "--model", _folder).Succeeds();
+        Assert.StartsWith("[1,", ids);
+        Assert.Equal("\"H\\u00E9\\n\"\n", CommandLine.RunWithInput(ids, "tokenize", "--model", _folder, "--decode").Succeeds());
     }
 
     [Fact]

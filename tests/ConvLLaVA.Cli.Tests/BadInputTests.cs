@@ -6,6 +6,9 @@ namespace ConvLLaVA.Cli.Tests;
 public sealed class BadInputTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("convllava-test-").FullName;
+    private static readonly string Fixtures = Path.Combine(Repository.Root, "tests", "fixtures");
+    private static readonly string Tiny = Path.Combine(Fixtures, "models", "two-shards");
+
     private static string Sample(string name) => Path.Combine(Repository.Root, "samples", name);
 
     public void Dispose() => Directory.Delete(_folder, true);
@@ -15,6 +18,17 @@ public sealed class BadInputTests : IDisposable
         string path = Path.Combine(_folder, name);
         File.WriteAllText(path, text);
         return path;
+    }
+
+    private void CopyModel(string name)
+    {
+        string source = Path.Combine(Fixtures, "models", name);
+        foreach (string file in Directory.GetFiles(source, "*", SearchOption.AllDirectories))
+        {
+            string target = Path.Combine(_folder, Path.GetRelativePath(source, file));
+            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+            File.Copy(file, target);
+        }
     }
 
     [Fact]
@@ -84,6 +98,16 @@ public sealed class BadInputTests : IDisposable
     public void A_picture_over_the_limit_of_the_option() => CommandLine.Run("run", "--prompt", "a", "--image", Sample("shapes-1.png"), "--max-image-pixels", "1000").IsBadInput("1000");
 
     [Fact]
+    public void A_decompression_bomb()
+    {
+        byte[] picture = File.ReadAllBytes(Path.Combine(Fixtures, "images", "palette.gif"));
+        picture[6] = picture[7] = picture[8] = picture[9] = 0xFF; // 65535x65535
+        string path = Path.Combine(_folder, "bomb.gif");
+        File.WriteAllBytes(path, picture);
+        CommandLine.Run("run", "--model", Tiny, "--prompt", "a", "--image", path).IsBadInput("bomb.gif", "65535x65535", "178956970");
+    }
+
+    [Fact]
     public void More_placeholders_than_images() => CommandLine.Run("run", "--raw", "<image><image> hi", "--image", Sample("shapes-1.png")).IsBadInput("2", "1");
 
     [Fact]
@@ -97,6 +121,9 @@ public sealed class BadInputTests : IDisposable
 
     [Fact]
     public void Messages_that_are_no_list() => CommandLine.Run("run", "--messages", Write("m.json", "{}")).IsBadInput("m.json");
+
+    [Fact]
+    public void Messages_with_half_a_character() => CommandLine.Run("run", "--messages", Write("m.json", """[{"role":"user","content":"\ud800"}]""")).IsBadInput("m.json");
 
     [Fact]
     public void A_message_with_an_unknown_role() => CommandLine.Run("run", "--messages", Write("m.json", """[{"role":"robot","content":"x"}]""")).IsBadInput("robot");
@@ -115,6 +142,9 @@ public sealed class BadInputTests : IDisposable
         string target = Path.Combine(_folder, "no", "out.safetensors");
         CommandLine.Run("dump", "--prompt", "a", "--out", target).IsBadInput("out.safetensors");
     }
+
+    [Fact]
+    public void A_dump_onto_a_folder() => CommandLine.Run("dump", "--model", Tiny, "--prompt", "a", "--out", _folder).IsBadInput(_folder, "folder");
 
     [Fact]
     public void A_dump_of_an_unknown_tensor() => CommandLine.Run("dump", "--prompt", "a", "--out", Path.Combine(_folder, "o.safetensors"), "--tensors", "nonsense").IsBadInput("nonsense", "image_features");
@@ -140,11 +170,65 @@ public sealed class BadInputTests : IDisposable
     }
 
     [Fact]
+    public void A_line_to_tokenize_with_half_a_character()
+    {
+        CommandLine result = CommandLine.RunWithInput("\"\\ud800\"\n", "tokenize", "--model", Tiny);
+        Assert.Equal(2, result.ExitCode);
+        Assert.Contains("Line 1", result.Error);
+    }
+
+    [Fact]
     public void An_id_that_is_not_in_the_vocabulary()
     {
         CommandLine result = CommandLine.RunWithInput("[1, 999999]\n", "tokenize", "--decode");
         Assert.Equal(2, result.ExitCode);
         Assert.Contains("999999", result.Error);
+    }
+
+    [Fact]
+    public void A_checkpoint_that_is_cut_off()
+    {
+        CopyModel("embedded");
+        string weights = Path.Combine(_folder, "model.safetensors");
+        File.WriteAllBytes(weights, File.ReadAllBytes(weights)[..^100]);
+        CommandLine.Run("run", "--model", _folder, "--prompt", "a").IsBadInput("model.safetensors", "expected a range");
+    }
+
+    [Fact]
+    public void A_shard_that_is_not_there()
+    {
+        CopyModel("two-shards");
+        File.Delete(Path.Combine(_folder, "model-00002-of-00002.safetensors"));
+        CommandLine.Run("run", "--model", _folder, "--prompt", "a").IsBadInput("model-00002-of-00002.safetensors", "missing");
+    }
+
+    [Fact]
+    public void A_checkpoint_that_would_run_code()
+    {
+        CopyModel("linear-projector");
+        string weights = Path.Combine(_folder, "pytorch_model.bin");
+        byte[] bytes = File.ReadAllBytes(weights);
+        int at = bytes.AsSpan().IndexOf("collections\nOrderedDict\n"u8);
+        "posix\nsystem_the_whole\n"u8.CopyTo(bytes.AsSpan(at));
+        File.WriteAllBytes(weights, bytes);
+        CommandLine.Run("run", "--model", _folder, "--prompt", "a").IsBadInput("posix.system_the_whole");
+    }
+
+    [Fact]
+    public void A_checkpoint_without_tokenizer()
+    {
+        CopyModel("embedded");
+        File.Delete(Path.Combine(_folder, "tokenizer.model"));
+        CommandLine.Run("run", "--model", _folder, "--prompt", "a").IsBadInput("tokenizer.model");
+    }
+
+    [Fact]
+    public void A_configuration_of_absurd_size()
+    {
+        CopyModel("embedded");
+        string config = Path.Combine(_folder, "config.json");
+        File.WriteAllText(config, File.ReadAllText(config).Replace("\"vocab_size\": ", "\"vocab_size\": 9999999"));
+        CommandLine.Run("run", "--model", _folder, "--prompt", "a").IsBadInput("vocab_size", "9999999");
     }
 
     [Fact]

@@ -138,8 +138,12 @@ public sealed class EngineTests
         GenerationResult whole = await model.AnswerAsync(request, Short with { MaxNewTokens = 1 });
         Assert.True(whole.Usage.PromptTokens > trained);
         Assert.Contains(log.Lines, line => line.Contains($"{trained}") && line.Contains($"{whole.Usage.PromptTokens}"));
-        GenerationResult cut = await model.AnswerAsync(request with { Truncate = true }, Short with { MaxNewTokens = 1 });
-        Assert.Equal(trained, cut.Usage.PromptTokens);
+        // The original cuts where it splices pictures in: text alone never gets there.
+        GenerationResult text = await model.AnswerAsync(request with { Truncate = true }, Short with { MaxNewTokens = 1 });
+        Assert.Equal(whole.Usage.PromptTokens, text.Usage.PromptTokens);
+        PromptRequest picture = PromptRequest.Raw("<image>" + request.RawPrompt, Picture("wide.png")) with { Truncate = true };
+        GenerationResult cut = await model.AnswerAsync(picture, Short with { MaxNewTokens = 1 });
+        Assert.Equal((trained, 4), (cut.Usage.PromptTokens, cut.Usage.ImageTokens));
     }
 
     [Fact]

@@ -8,7 +8,7 @@ public sealed unsafe class CublasLtHandle : CudaHandle
     /// <exception cref="CudaException">cuBLASLt cannot use the device.</exception>
     public CublasLtHandle(CudaContext context) : base(HandleKind.CublasLt)
     {
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         Context = context;
         nint created;
         Check.Ok(CublasLtApi.cublasLtCreate(&created));

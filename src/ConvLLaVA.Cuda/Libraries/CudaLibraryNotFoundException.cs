@@ -5,7 +5,7 @@ namespace ConvLLaVA.Cuda;
 public sealed class CudaLibraryNotFoundException : CudaException
 {
     /// <summary>Creates the error from what was tried.</summary>
-    public CudaLibraryNotFoundException(ProbeTable table) : base(table.Summary) => Table = table;
+    public CudaLibraryNotFoundException(ProbeTable table) : base($"{table.Summary} {CudaAvailability.Hint}") => Table = table;
 
     /// <summary>What was tried.</summary>
     public ProbeTable Table { get; }

@@ -33,7 +33,7 @@ public sealed record ProbeTable(CudaLibrary Library, IReadOnlyList<ProbedPath> P
             // A file that is there and does not load says more than all that are not there; the system's loader comes next.
             ProbedPath? telling = Paths.FirstOrDefault(path => path.Attempted && System.IO.Path.IsPathRooted(path.Path)) ?? Paths.FirstOrDefault(path => path.Attempted);
             string reason = telling is null ? "" : $"; {telling.Path}: {telling.Reason}";
-            return $"{name} was not found in {Paths.Count} places{reason}. 'convllava doctor' lists them all.";
+            return $"{name} was not found in {Paths.Count} places{reason}.";
         }
     }
 

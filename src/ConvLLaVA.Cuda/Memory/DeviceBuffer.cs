@@ -10,7 +10,7 @@ public sealed unsafe class DeviceBuffer : CudaHandle
     public DeviceBuffer(CudaContext context, long bytes) : base(HandleKind.DeviceMemory)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(bytes, 1);
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         _context = context;
         ByteLength = bytes;
         ulong address;

@@ -10,7 +10,7 @@ public sealed unsafe class PinnedBuffer : CudaHandle
     public PinnedBuffer(CudaContext context, long bytes, CuHostAllocFlags flags = CuHostAllocFlags.Portable) : base(HandleKind.PinnedMemory)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(bytes, 1);
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         _context = context;
         ByteLength = bytes;
         void* pointer;
@@ -51,7 +51,7 @@ public sealed unsafe class PinnedRegistration : CudaHandle
     public PinnedRegistration(CudaContext context, void* pointer, long bytes, CuHostRegisterFlags flags = CuHostRegisterFlags.Portable) : base(HandleKind.RegisteredMemory)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(bytes, 1);
-        ObjectDisposedException.ThrowIf(context.IsClosed, context);
+        ObjectDisposedException.ThrowIf(context.IsDisposed, context);
         _context = context;
         ByteLength = bytes;
         Check.Ok(CuDriver.cuMemHostRegister_v2(pointer, (nuint)bytes, flags));

@@ -27,8 +27,8 @@ public sealed class DumpTensors
     /// <summary>All of them.</summary>
     public static DumpTensors All { get; } = new(Names);
 
-    /// <summary>Reads a list such as <c>image_features,logits</c>; null or empty means all.</summary>
-    /// <exception cref="InvalidInputException">A name is not known.</exception>
+    /// <summary>Reads a list such as <c>image_features,logits</c>; null means all.</summary>
+    /// <exception cref="InvalidInputException">The list is empty or a name is not known.</exception>
     public static DumpTensors Parse(string? list)
     {
         if (list is null) return All;
@@ -59,5 +59,6 @@ public sealed class DumpTensors
 
     internal bool NeedsProjection => Wants(ProjectedFeatures) || NeedsEmbedding;
 
-    internal bool NeedsEmbedding => Wants(InputsEmbeds) || Wants(Logits) || Wants(GeneratedIds);
+    /// <summary>Generated ids are not counted: the engine makes them, with a vision pass and a prefill of its own.</summary>
+    internal bool NeedsEmbedding => Wants(InputsEmbeds) || Wants(Logits);
 }

@@ -15,7 +15,6 @@ internal sealed class RequestDump(LlavaModel model, IBackend backend, PreparedPr
     {
         if (wanted.Wants(DumpTensors.InputIds)) writer.Add(DumpTensors.InputIds, [prompt.Ids.Length], Array.ConvertAll(prompt.Ids, id => (long)id));
         if (prompt.Images is { } pictures && wanted.Wants(DumpTensors.PixelValues)) WritePixels(pictures);
-        bool embeds = wanted.Wants(DumpTensors.InputsEmbeds) || wanted.Wants(DumpTensors.Logits);
 
         MemoryBlock? featureBlock = null;
         try
@@ -27,7 +26,7 @@ internal sealed class RequestDump(LlavaModel model, IBackend backend, PreparedPr
                 features = new Tensor(featureBlock.Data, DType.Float32, images.Tokens, model.Language.HiddenSize);
                 Encode(images, features, cancellation);
             }
-            if (embeds) RunLanguageModel(features, cancellation);
+            if (wanted.NeedsEmbedding) RunLanguageModel(features, cancellation);
         }
         finally
         {

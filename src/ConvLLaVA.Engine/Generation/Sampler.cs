@@ -36,14 +36,13 @@ internal sealed class Sampler
         }
         if (!options.Samples) return best;
 
-        float inverse = 1 / options.Temperature;
         float highest = logits[best];
         float threshold = options.TopK > 0 && options.TopK < logits.Length ? KthLargest(logits, options.TopK) : float.NegativeInfinity;
         _candidates.Clear();
         for (int id = 0; id < logits.Length; id++)
         {
-            // Shifting by the highest logit first keeps a tiny temperature from overflowing.
-            if (logits[id] >= threshold) _candidates.Add(new Candidate(id, MathF.Exp((logits[id] - highest) * inverse)));
+            // Shifting by the highest logit first keeps a tiny temperature from overflowing: 0 / t is 0, and -x / t at worst -infinity.
+            if (logits[id] >= threshold) _candidates.Add(new Candidate(id, MathF.Exp((logits[id] - highest) / options.Temperature)));
         }
         if (options.TopP < 1 || options.MinP > 0) Narrow(options.TopP, options.MinP);
         return Draw(state);

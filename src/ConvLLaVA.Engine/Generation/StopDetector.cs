@@ -1,6 +1,7 @@
 namespace ConvLLaVA.Engine.Generation;
 
-/// <summary>Cuts a stream of text exactly before the first stop string. What could still become one is held back.</summary>
+/// <summary>Cuts a stream of text exactly before the stop string that is complete first (of two that end together, the longer one),
+/// so that the answer does not depend on how the text was cut into tokens. What could still become one is held back.</summary>
 internal sealed class StopDetector(IReadOnlyList<string> stops)
 {
     private string _held = "";
@@ -14,11 +15,12 @@ internal sealed class StopDetector(IReadOnlyList<string> stops)
         if (Stopped) return "";
         if (stops.Count == 0) return text;
         string all = _held + text;
-        int cut = -1;
+        int cut = -1, firstEnd = int.MaxValue;
         foreach (string stop in stops)
         {
             int at = all.IndexOf(stop, StringComparison.Ordinal);
-            if (at >= 0 && (cut < 0 || at < cut)) cut = at;
+            if (at < 0 || (at + stop.Length, at).CompareTo((firstEnd, cut)) >= 0) continue;
+            (firstEnd, cut) = (at + stop.Length, at);
         }
         if (cut >= 0)
         {

@@ -28,7 +28,7 @@ public sealed class BackendTests
     [InlineData(3)]
     public void Dispose_InAnyOrder_LeavesTheLedgerEmpty(int order)
     {
-        var bench = new Bench(threads: 2);
+        var bench = new Workbench(threads: 2);
         CpuBackend backend = bench.Backend;
         float[] weights = new float[64];
         bench.Linear(weights, 8, DType.BFloat16, new float[8], new float[8]);
@@ -63,7 +63,7 @@ public sealed class BackendTests
     [Fact]
     public void Load_TheSameTensorTwice_IsBookedOnce()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         WeightTensor tied = bench.Weight(new float[64], DType.BFloat16, 8, 8);
         bench.Backend.LoadEmbedding(tied);
         bench.Backend.LoadLinear([tied]);
@@ -73,7 +73,7 @@ public sealed class BackendTests
     [Fact]
     public void Load_FromMemoryOfTheBackend_IsNotBookedAgain()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         using MemoryBlock rounded = bench.Backend.Allocate(128, MemoryOwner.Weights);
         bench.Backend.LoadLinear([new WeightTensor("rounded", DType.BFloat16, [8, 8], rounded.Data, "test.safetensors")]);
         Assert.Equal(0, bench.Backend.Memory.Held(MemoryOwner.MappedWeights));
@@ -83,7 +83,7 @@ public sealed class BackendTests
     [Fact]
     public void Allocate_MoreThanTheMachineHas_SaysWhatWasAskedAndWhatIsHeld()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         ConvLlavaException error = Assert.Throws<ConvLlavaException>(() => bench.Backend.Allocate(long.MaxValue / 4, MemoryOwner.KvCache));
         Assert.Contains("KvCache asked for", error.Message, StringComparison.Ordinal);
         Assert.Contains("Workspace ", error.Message, StringComparison.Ordinal);
@@ -93,7 +93,7 @@ public sealed class BackendTests
     [Fact]
     public void Load_WrongShapes_NameTheTensor()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         WeightTensor matrix = bench.Weight(new float[12], DType.Float32, 3, 4), three = bench.Weight(new float[3], DType.Float32, 3);
         foreach (Action bad in new Action[]
         {
@@ -114,7 +114,7 @@ public sealed class BackendTests
     [Fact]
     public void Planning_TakesTheSameMemoryAsTheRealStep()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         float[] gateUp = new float[2 * 40 * 24], down = new float[24 * 40], norm = new float[24];
         LinearWeight first = bench.Linear(gateUp, 80), second = bench.Linear(down, 24);
         NormWeight rms = bench.Norm(norm, null, 1e-5f);
@@ -128,8 +128,8 @@ public sealed class BackendTests
     [Fact]
     public void Copy_MovesAMatrix()
     {
-        using var bench = new Bench(threads: 1);
-        float[] values = Bench.Random(new Random(1), 30);
+        using var bench = new Workbench(threads: 1);
+        float[] values = Workbench.Random(new Random(1), 30);
         Tensor to = bench.Empty(5, 6);
         bench.Backend.Copy(bench.Matrix(values, 5), to);
         Assert.Equal(values, bench.Get(to));

@@ -7,17 +7,17 @@ namespace ConvLLaVA.Engine.Tests.Cpu;
 /// <summary>The decoder's operations other than attention against the reference, on every path.</summary>
 public sealed class LanguageOpsTests
 {
-    public static TheoryData<CpuPath> Paths => Bench.Paths;
+    public static TheoryData<CpuPath> Paths => Workbench.Paths;
 
     [Theory, MemberData(nameof(Paths))]
     public void NormGatedMlpResidual_AgreesWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(21);
         foreach ((int m, int hidden, int inner) in new[] { (1, 32, 88), (3, 20, 17), (9, 48, 50), (40, 32, 100) })
         {
-            float[] x = Bench.Random(random, m * hidden), norm = Bench.Random(random, hidden);
-            float[] gate = Bench.Random(random, inner * hidden), up = Bench.Random(random, inner * hidden), down = Bench.Random(random, hidden * inner);
+            float[] x = Workbench.Random(random, m * hidden), norm = Workbench.Random(random, hidden);
+            float[] gate = Workbench.Random(random, inner * hidden), up = Workbench.Random(random, inner * hidden), down = Workbench.Random(random, hidden * inner);
             LinearWeight gateUp = bench.Backend.LoadLinear([bench.Weight(gate, DType.BFloat16, inner, hidden), bench.Weight(up, DType.BFloat16, inner, hidden)]);
             LinearWeight downWeight = bench.Linear(down, hidden, DType.BFloat16);
             Tensor t = bench.Matrix(x, m);
@@ -29,7 +29,7 @@ public sealed class LanguageOpsTests
             for (int i = 0; i < g.Length; i++) g[i] = ReferenceOps.Silu(g[i]) * u[i];
             double[] y = ReferenceOps.Linear(g, m, down, hidden);
             for (int i = 0; i < y.Length; i++) y[i] += x[i];
-            double error = Bench.Error(bench.Get(t), y);
+            double error = Workbench.Error(bench.Get(t), y);
             Assert.True(error < 3e-6, $"{m}x{hidden}x{inner}: {error}");
         }
     }
@@ -37,16 +37,16 @@ public sealed class LanguageOpsTests
     [Theory, MemberData(nameof(Paths))]
     public void NormLogits_WantedRows_AgreeWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(22);
         const int m = 9, hidden = 40, vocabulary = 61;
-        float[] x = Bench.Random(random, m * hidden), norm = Bench.Random(random, hidden), head = Bench.Random(random, vocabulary * hidden);
+        float[] x = Workbench.Random(random, m * hidden), norm = Workbench.Random(random, hidden), head = Workbench.Random(random, vocabulary * hidden);
         Tensor logits = bench.Empty(2, vocabulary);
         using Workspace workspace = bench.Workspace();
         bench.Backend.NormLogits(bench.Matrix(x, m), [8, 3], bench.Norm(norm, null, 1e-5f), bench.Linear(head, vocabulary, DType.Float16), logits, workspace);
         double[] all = ReferenceOps.Linear(ReferenceOps.RmsNorm(ReferenceOps.Wide(x), m, norm, 1e-5), m, head, vocabulary);
         double[] expected = [.. all[(8 * vocabulary)..], .. all[(3 * vocabulary)..(4 * vocabulary)]];
-        Assert.True(Bench.Error(bench.Get(logits), expected) < 1e-6);
+        Assert.True(Workbench.Error(bench.Get(logits), expected) < 1e-6);
     }
 
     [Theory]
@@ -55,8 +55,8 @@ public sealed class LanguageOpsTests
     [InlineData(DType.BFloat16)]
     public void EmbedTokens_LooksUpRows_AndLeavesNegativeIdsAlone(DType dtype)
     {
-        using var bench = new Bench(threads: 1);
-        float[] table = Bench.Random(new Random(23), 7 * 19);
+        using var bench = new Workbench(threads: 1);
+        float[] table = Workbench.Random(new Random(23), 7 * 19);
         EmbeddingTable embedding = bench.Backend.LoadEmbedding(bench.Weight(table, dtype, 7, 19));
         var before = new float[4 * 19];
         Array.Fill(before, 5f);
@@ -83,7 +83,7 @@ public sealed class LanguageOpsTests
     [Theory, MemberData(nameof(Paths))]
     public unsafe void Elementary_Gelu_IsWithinAMillionthOfErf(CpuPath path)
     {
-        using var bench = new Bench(path, threads: 1);
+        using var bench = new Workbench(path, threads: 1);
         var x = new float[40001];
         for (int i = 0; i < x.Length; i++) x[i] = -20 + i * 0.001f;
         var y = new float[x.Length];
@@ -99,7 +99,7 @@ public sealed class LanguageOpsTests
     [Theory, MemberData(nameof(Paths))]
     public unsafe void Elementary_ExpAndSilu_AreWithinAFewRoundings(CpuPath path)
     {
-        using var bench = new Bench(path, threads: 1);
+        using var bench = new Workbench(path, threads: 1);
         var x = new float[35001];
         for (int i = 0; i < x.Length; i++) x[i] = -87.3f + i * 0.005f;
         var exp = new float[x.Length];
@@ -124,7 +124,7 @@ public sealed class LanguageOpsTests
     [Theory, MemberData(nameof(Paths))]
     public unsafe void Widening_All65536Values_EqualsTheRuntime(CpuPath path)
     {
-        using var bench = new Bench(path, threads: 1);
+        using var bench = new Workbench(path, threads: 1);
         var stored = new ushort[65536];
         for (int i = 0; i < stored.Length; i++) stored[i] = (ushort)i;
         var wide = new float[65536];

@@ -7,24 +7,24 @@ namespace ConvLLaVA.Engine.Tests.Cpu;
 /// <summary>The matrix product: right on every path and type, and a row's bits do not depend on what else is computed.</summary>
 public sealed class LinearTests
 {
-    public static TheoryData<CpuPath> Paths => Bench.Paths;
+    public static TheoryData<CpuPath> Paths => Workbench.Paths;
 
     [Theory, MemberData(nameof(Paths))]
     public void Linear_AwkwardShapes_AgreesWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(1);
         foreach (DType dtype in new[] { DType.Float32, DType.Float16, DType.BFloat16 })
             foreach (int k in new[] { 1, 3, 17, 48, 192 })
                 foreach (int n in new[] { 1, 5, 33 })
                     foreach (int m in new[] { 1, 2, 7, 64 })
                     {
-                        float[] x = Bench.Random(random, m * k), w = Bench.Random(random, n * k), bias = Bench.Random(random, n);
+                        float[] x = Workbench.Random(random, m * k), w = Workbench.Random(random, n * k), bias = Workbench.Random(random, n);
                         LinearWeight weight = bench.Linear(w, n, dtype, bias);
                         Tensor y = bench.Empty(m, n);
                         bench.Backend.Linear(bench.Matrix(x, m), weight, Activation.None, y);
                         double[] expected = ReferenceOps.Linear(ReferenceOps.Wide(x), m, w, n, bias);
-                        double error = Bench.Error(bench.Get(y), expected);
+                        double error = Workbench.Error(bench.Get(y), expected);
                         Assert.True(error < 2e-6, $"{dtype} {m}x{n}x{k}: {error}");
                     }
     }
@@ -32,14 +32,14 @@ public sealed class LinearTests
     [Theory, MemberData(nameof(Paths))]
     public void Linear_LongSums_AgreesWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(2);
         foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100) })
         {
-            float[] x = Bench.Random(random, m * k), w = Bench.Random(random, n * k);
+            float[] x = Workbench.Random(random, m * k), w = Workbench.Random(random, n * k);
             Tensor y = bench.Empty(m, n);
             bench.Backend.Linear(bench.Matrix(x, m), bench.Linear(w, n, DType.BFloat16), Activation.None, y);
-            double error = Bench.Error(bench.Get(y), ReferenceOps.Linear(ReferenceOps.Wide(x), m, w, n));
+            double error = Workbench.Error(bench.Get(y), ReferenceOps.Linear(ReferenceOps.Wide(x), m, w, n));
             Assert.True(error < 2e-6, $"{m}x{n}x{k}: {error}");
         }
     }
@@ -47,34 +47,34 @@ public sealed class LinearTests
     [Theory, MemberData(nameof(Paths))]
     public void Linear_GeluAndResidual_AgreeWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(3);
         foreach (int m in new[] { 1, 5, 23 })
         {
             const int k = 40, n = 37;
-            float[] x = Bench.Random(random, m * k), w = Bench.Random(random, n * k), bias = Bench.Random(random, n), scale = Bench.Random(random, n);
+            float[] x = Workbench.Random(random, m * k), w = Workbench.Random(random, n * k), bias = Workbench.Random(random, n), scale = Workbench.Random(random, n);
             double[] plain = ReferenceOps.Linear(ReferenceOps.Wide(x), m, w, n, bias);
             Tensor y = bench.Empty(m, n);
             bench.Backend.Linear(bench.Matrix(x, m), bench.Linear(w, n, bias: bias), Activation.Gelu, y);
-            Assert.True(Bench.Error(bench.Get(y), Array.ConvertAll(plain, ReferenceOps.Gelu)) < 1e-6);
+            Assert.True(Workbench.Error(bench.Get(y), Array.ConvertAll(plain, ReferenceOps.Gelu)) < 1e-6);
 
-            float[] start = Bench.Random(random, m * n);
+            float[] start = Workbench.Random(random, m * n);
             Tensor sum = bench.Matrix(start, m);
             bench.Backend.LinearResidual(bench.Matrix(x, m), bench.Linear(w, n, bias: bias, scale: scale), sum);
             double[] expected = ReferenceOps.Linear(ReferenceOps.Wide(x), m, w, n, bias, scale);
             for (int i = 0; i < expected.Length; i++) expected[i] += start[i];
-            Assert.True(Bench.Error(bench.Get(sum), expected) < 1e-6);
+            Assert.True(Workbench.Error(bench.Get(sum), expected) < 1e-6);
         }
     }
 
     [Theory, MemberData(nameof(Paths))]
     public void Linear_RowBlocks_EqualOneMatrix(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(4);
         const int k = 33;
         int[] rows = [5, 1, 14];
-        float[] all = Bench.Random(random, rows.Sum() * k);
+        float[] all = Workbench.Random(random, rows.Sum() * k);
         var blocks = new List<WeightTensor>();
         int at = 0;
         foreach (int r in rows)
@@ -84,7 +84,7 @@ public sealed class LinearTests
         }
         foreach (int m in new[] { 1, 9 })
         {
-            Tensor x = bench.Matrix(Bench.Random(random, m * k), m), y = bench.Empty(m, at), z = bench.Empty(m, at);
+            Tensor x = bench.Matrix(Workbench.Random(random, m * k), m), y = bench.Empty(m, at), z = bench.Empty(m, at);
             bench.Backend.Linear(x, bench.Backend.LoadLinear(blocks), Activation.None, y);
             bench.Backend.Linear(x, bench.Linear(all, at), Activation.None, z);
             Assert.Equal(bench.Get(z), bench.Get(y));
@@ -94,13 +94,13 @@ public sealed class LinearTests
     [Theory, MemberData(nameof(Paths))]
     public void Linear_EveryRow_HasTheSameBitsAloneAndInABatch(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(5);
         foreach (DType dtype in new[] { DType.Float32, DType.Float16, DType.BFloat16 })
         {
             const int m = 107, n = 203, k = 1555;
-            LinearWeight weight = bench.Linear(Bench.Random(random, n * k), n, dtype, Bench.Random(random, n));
-            Tensor x = bench.Matrix(Bench.Random(random, m * k), m), y = bench.Empty(m, n);
+            LinearWeight weight = bench.Linear(Workbench.Random(random, n * k), n, dtype, Workbench.Random(random, n));
+            Tensor x = bench.Matrix(Workbench.Random(random, m * k), m), y = bench.Empty(m, n);
             bench.Backend.Linear(x, weight, Activation.Gelu, y);
             float[] whole = bench.Get(y);
             foreach (int size in new[] { 1, 2, 3, 4, 5, 6, 7, 11, 25 })
@@ -125,11 +125,11 @@ public sealed class LinearTests
             if (!CpuPaths.IsSupported(path)) continue;
             foreach (int threads in new[] { 1, 2, 5 })
             {
-                using var bench = new Bench(path, threads);
+                using var bench = new Workbench(path, threads);
                 var random = new Random(6);
                 const int m = 50, n = 230, k = 900;
                 Tensor y = bench.Empty(m, n);
-                bench.Backend.Linear(bench.Matrix(Bench.Random(random, m * k), m), bench.Linear(Bench.Random(random, n * k), n, DType.BFloat16), Activation.Gelu, y);
+                bench.Backend.Linear(bench.Matrix(Workbench.Random(random, m * k), m), bench.Linear(Workbench.Random(random, n * k), n, DType.BFloat16), Activation.Gelu, y);
                 float[] values = bench.Get(y);
                 first ??= values;
                 Assert.Equal(first, values);
@@ -140,7 +140,7 @@ public sealed class LinearTests
     [Fact]
     public void Linear_WrongShapes_AreRefused()
     {
-        using var bench = new Bench(threads: 1);
+        using var bench = new Workbench(threads: 1);
         LinearWeight weight = bench.Linear(new float[12], 3);
         Tensor x = bench.Empty(2, 4);
         Assert.Throws<ArgumentException>(() => bench.Backend.Linear(x, weight, Activation.None, bench.Empty(2, 4)));

@@ -7,25 +7,25 @@ namespace ConvLLaVA.Engine.Tests.Cpu;
 /// <summary>Projection, RoPE, pages and attention together, against a contiguous reference.</summary>
 public sealed class PagedAttentionTests
 {
-    public static TheoryData<CpuPath> Paths => Bench.Paths;
+    public static TheoryData<CpuPath> Paths => Workbench.Paths;
 
     /// <summary>One attention layer with pages, and what should come out of it.</summary>
     private sealed class Layer
     {
-        private readonly Bench _bench;
+        private readonly Workbench _bench;
         private readonly float[] _qkv;
         private readonly float[] _norm;
         private readonly LinearWeight _weight;
         private readonly NormWeight _normWeight;
         private readonly int _hidden = 24;
 
-        public Layer(Bench bench, int heads, int kvHeads, int headDim, int blockSize, int blocks = 64)
+        public Layer(Workbench bench, int heads, int kvHeads, int headDim, int blockSize, int blocks = 64)
         {
             _bench = bench;
             (Heads, KvHeads, HeadDim, BlockSize) = (heads, kvHeads, headDim, blockSize);
             var random = new Random(31);
-            _qkv = Bench.Random(random, (heads + 2 * kvHeads) * headDim * _hidden, 0.7);
-            _norm = Bench.Random(random, _hidden);
+            _qkv = Workbench.Random(random, (heads + 2 * kvHeads) * headDim * _hidden, 0.7);
+            _norm = Workbench.Random(random, _hidden);
             _weight = bench.Linear(_qkv, (heads + 2 * kvHeads) * headDim);
             _normWeight = bench.Norm(_norm, null, 1e-5f);
             Kv = bench.Backend.CreateKvStorage(new KvLayout(2, blocks, blockSize, kvHeads, headDim));
@@ -37,7 +37,7 @@ public sealed class PagedAttentionTests
         public int BlockSize { get; }
         public KvStorage Kv { get; }
 
-        public float[] Tokens(int seed, int count) => Bench.Random(new Random(seed), count * _hidden);
+        public float[] Tokens(int seed, int count) => Workbench.Random(new Random(seed), count * _hidden);
 
         /// <summary>Runs tokens [from, to) of each sequence in one step; block tables in any order.</summary>
         public float[] Step(params (float[] Tokens, int From, int To, int[] Table)[] sequences)
@@ -105,14 +105,14 @@ public sealed class PagedAttentionTests
     [Theory, MemberData(nameof(Paths))]
     public void ScatteredPages_AgreeWithContiguousReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         foreach ((int heads, int kvHeads, int headDim, int blockSize) in new[] { (4, 4, 8, 16), (4, 2, 64, 16), (6, 1, 34, 5), (2, 2, 128, 16), (3, 3, 2, 20) })
         {
             var layer = new Layer(bench, heads, kvHeads, headDim, blockSize);
             using KvStorage kv = layer.Kv;
             float[] tokens = layer.Tokens(1, 45);
             float[] actual = layer.Step((tokens, 0, 45, [17, 3, 9, 40, 5, 8, 20, 11, 1, 2]));
-            double error = Bench.Error(actual, layer.Expected(tokens, 0, 45));
+            double error = Workbench.Error(actual, layer.Expected(tokens, 0, 45));
             Assert.True(error < 3e-6, $"{heads}/{kvHeads} heads of {headDim}, pages of {blockSize}: {error}");
         }
     }
@@ -120,7 +120,7 @@ public sealed class PagedAttentionTests
     [Theory, MemberData(nameof(Paths))]
     public void MixedPrefillAndDecode_HasTheBitsOfSeparateSteps(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var layer = new Layer(bench, 4, 2, 20, 16);
         using KvStorage kv = layer.Kv;
         float[] a = layer.Tokens(1, 60), b = layer.Tokens(2, 60), c = layer.Tokens(3, 60);
@@ -152,7 +152,7 @@ public sealed class PagedAttentionTests
             if (!CpuPaths.IsSupported(path)) continue;
             foreach (int threads in new[] { 1, 2 })
             {
-                using var bench = new Bench(path, threads);
+                using var bench = new Workbench(path, threads);
                 var layer = new Layer(bench, 4, 2, 70, 16);
                 using KvStorage kv = layer.Kv;
                 float[] values = layer.Step((layer.Tokens(1, 40), 0, 40, [7, 5, 3]));
@@ -165,7 +165,7 @@ public sealed class PagedAttentionTests
     [Fact]
     public void CopyKvBlock_LaterWritesLeaveTheOriginalAlone()
     {
-        using var bench = new Bench();
+        using var bench = new Workbench();
         var layer = new Layer(bench, 2, 1, 16, 16);
         using KvStorage kv = layer.Kv;
         float[] prompt = layer.Tokens(1, 24);
@@ -183,7 +183,7 @@ public sealed class PagedAttentionTests
     [Fact]
     public void PagesOutsideTheCache_AreRefused()
     {
-        using var bench = new Bench();
+        using var bench = new Workbench();
         var layer = new Layer(bench, 2, 1, 16, 16, blocks: 4);
         using KvStorage kv = layer.Kv;
         Assert.Throws<ArgumentException>(() => layer.Step((layer.Tokens(1, 20), 0, 20, [3, 4])));

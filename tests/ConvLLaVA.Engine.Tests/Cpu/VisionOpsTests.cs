@@ -10,24 +10,24 @@ public sealed class VisionOpsTests
     private static readonly int[] Channels = [3, 8, 20, 64, 192];
     private static readonly (int Height, int Width)[] Sizes = [(1, 1), (1, 5), (7, 7), (12, 9), (3, 25)];
 
-    public static TheoryData<CpuPath> Paths => Bench.Paths;
+    public static TheoryData<CpuPath> Paths => Workbench.Paths;
 
     [Theory, MemberData(nameof(Paths))]
     public void DepthwiseConvNorm_AgreesWithReference(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(11);
         foreach (int c in Channels)
             foreach ((int h, int w) in Sizes)
             {
                 const int images = 2;
-                float[] x = Bench.Random(random, images * h * w * c), filter = Bench.Random(random, c * 49), bias = Bench.Random(random, c);
-                float[] gamma = Bench.Random(random, c), beta = Bench.Random(random, c);
+                float[] x = Workbench.Random(random, images * h * w * c), filter = Workbench.Random(random, c * 49), bias = Workbench.Random(random, c);
+                float[] gamma = Workbench.Random(random, c), beta = Workbench.Random(random, c);
                 DepthwiseWeight weight = bench.Backend.LoadDepthwise(bench.Weight(filter, DType.BFloat16, c, 1, 7, 7), bench.Weight(bias, DType.Float32, c));
                 Tensor y = bench.Empty(images * h * w, c);
                 bench.Backend.DepthwiseConvNorm(bench.Matrix(x, images * h * w), new Grid(images, h, w), weight, bench.Norm(gamma, beta, 1e-6f), y);
                 double[] conv = ReferenceOps.Depthwise(ReferenceOps.Wide(x), images, h, w, c, filter, bias);
-                double error = Bench.Error(bench.Get(y), ReferenceOps.LayerNorm(conv, images * h * w, gamma, beta, 1e-6));
+                double error = Workbench.Error(bench.Get(y), ReferenceOps.LayerNorm(conv, images * h * w, gamma, beta, 1e-6));
                 Assert.True(error < 3e-6, $"C={c} {h}x{w}: {error}");
             }
     }
@@ -41,13 +41,13 @@ public sealed class VisionOpsTests
             if (!CpuPaths.IsSupported(path)) continue;
             foreach (int threads in new[] { 1, 2 })
             {
-                using var bench = new Bench(path, threads);
+                using var bench = new Workbench(path, threads);
                 var random = new Random(12);
                 const int c = 84, h = 9, w = 21;
-                Tensor x = bench.Matrix(Bench.Random(random, 2 * h * w * c), 2 * h * w), y = bench.Empty(2 * h * w, c), alone = bench.Empty(h * w, c);
+                Tensor x = bench.Matrix(Workbench.Random(random, 2 * h * w * c), 2 * h * w), y = bench.Empty(2 * h * w, c), alone = bench.Empty(h * w, c);
                 DepthwiseWeight weight = bench.Backend.LoadDepthwise(
-                    bench.Weight(Bench.Random(random, c * 49), DType.Float32, c, 1, 7, 7), bench.Weight(Bench.Random(random, c), DType.Float32, c));
-                NormWeight norm = bench.Norm(Bench.Random(random, c), Bench.Random(random, c), 1e-6f);
+                    bench.Weight(Workbench.Random(random, c * 49), DType.Float32, c, 1, 7, 7), bench.Weight(Workbench.Random(random, c), DType.Float32, c));
+                NormWeight norm = bench.Norm(Workbench.Random(random, c), Workbench.Random(random, c), 1e-6f);
                 bench.Backend.DepthwiseConvNorm(x, new Grid(2, h, w), weight, norm, y);
                 bench.Backend.DepthwiseConvNorm(x.Slice(h * w, h * w), new Grid(1, h, w), weight, norm, alone);
                 float[] values = bench.Get(y);
@@ -61,20 +61,20 @@ public sealed class VisionOpsTests
     [Theory, MemberData(nameof(Paths))]
     public void LayerNorm_LargeMeans_KeepsPrecision(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(13);
         foreach (int c in new[] { 1, 3, 16, 50, 768, 3072 })
         {
-            float[] x = Bench.Random(random, 5 * c), gamma = Bench.Random(random, c), beta = Bench.Random(random, c);
+            float[] x = Workbench.Random(random, 5 * c), gamma = Workbench.Random(random, c), beta = Workbench.Random(random, c);
             for (int i = 0; i < x.Length; i++) x[i] += 100f * (i / c);
             Tensor t = bench.Matrix(x, 5);
             bench.Backend.LayerNorm(t, bench.Norm(gamma, beta, 1e-6f), t);
-            double error = Bench.Error(bench.Get(t), ReferenceOps.LayerNorm(ReferenceOps.Wide(x), 5, gamma, beta, 1e-6));
+            double error = Workbench.Error(bench.Get(t), ReferenceOps.LayerNorm(ReferenceOps.Wide(x), 5, gamma, beta, 1e-6));
             // The mean is 400 standard deviations away in the last row: float inputs, not the statistics, limit what can be had.
             Assert.True(error < 4e-5, $"C={c}: {error}");
             Tensor first = bench.Matrix(x[..c], 1), plain = bench.Empty(1, c);
             bench.Backend.LayerNorm(first, bench.Norm(gamma, beta, 1e-6f), plain);
-            error = Bench.Error(bench.Get(plain), ReferenceOps.LayerNorm(ReferenceOps.Wide(x[..c]), 1, gamma, beta, 1e-6));
+            error = Workbench.Error(bench.Get(plain), ReferenceOps.LayerNorm(ReferenceOps.Wide(x[..c]), 1, gamma, beta, 1e-6));
             Assert.True(error < 1e-6, $"C={c}: {error}");
         }
     }
@@ -82,32 +82,32 @@ public sealed class VisionOpsTests
     [Theory, MemberData(nameof(Paths))]
     public void GatherPatchesAndLinear_AreTheStemConvolution(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(14);
         const int h = 13, w = 18, patch = 4, outs = 10;
         var pictures = new[] { new byte[h * w * 3], new byte[h * w * 3] };
         foreach (byte[] p in pictures) random.NextBytes(p);
-        float[] lut = Bench.Random(random, 768), filter = Bench.Random(random, outs * 48), bias = Bench.Random(random, outs);
+        float[] lut = Workbench.Random(random, 768), filter = Workbench.Random(random, outs * 48), bias = Workbench.Random(random, outs);
         LinearWeight weight = bench.Backend.LoadPatchConvolution(bench.Weight(filter, DType.BFloat16, outs, 3, 4, 4), bench.Weight(bias, DType.Float32, outs));
         const int rows = 2 * (h / patch) * (w / patch);
         Tensor patches = bench.Empty(rows, 48), y = bench.Empty(rows, outs);
         bench.Backend.GatherPatches(new ImageBatch(pictures, h, w, lut), patch, patches);
         bench.Backend.Linear(patches, weight, Activation.None, y);
         double[] x = pictures.SelectMany(p => p.Select((v, i) => (double)lut[i % 3 * 256 + v])).ToArray();
-        double error = Bench.Error(bench.Get(y), ReferenceOps.PatchConvolution(x, 2, h, w, 3, filter, bias, patch));
+        double error = Workbench.Error(bench.Get(y), ReferenceOps.PatchConvolution(x, 2, h, w, 3, filter, bias, patch));
         Assert.True(error < 1e-6, $"{error}");
     }
 
     [Theory, MemberData(nameof(Paths))]
     public void NormGatherAndLinear_AreTheDownsamplingLayer(CpuPath path)
     {
-        using var bench = new Bench(path);
+        using var bench = new Workbench(path);
         var random = new Random(15);
         foreach ((int h, int w, int c) in new[] { (2, 2, 3), (7, 5, 8), (6, 9, 20), (4, 4, 48), (1, 4, 8) })
         {
             const int images = 2, outs = 7;
-            float[] x = Bench.Random(random, images * h * w * c), gamma = Bench.Random(random, c), beta = Bench.Random(random, c);
-            float[] filter = Bench.Random(random, outs * c * 4), bias = Bench.Random(random, outs);
+            float[] x = Workbench.Random(random, images * h * w * c), gamma = Workbench.Random(random, c), beta = Workbench.Random(random, c);
+            float[] filter = Workbench.Random(random, outs * c * 4), bias = Workbench.Random(random, outs);
             var grid = new Grid(images, h, w);
             int rows = grid.Downsampled(2).Rows;
             Tensor gathered = bench.Empty(rows, 4 * c), y = bench.Empty(rows, outs);
@@ -115,7 +115,7 @@ public sealed class VisionOpsTests
             bench.Backend.Linear(gathered,
                 bench.Backend.LoadPatchConvolution(bench.Weight(filter, DType.Float32, outs, c, 2, 2), bench.Weight(bias, DType.Float32, outs)), Activation.None, y);
             double[] normed = ReferenceOps.LayerNorm(ReferenceOps.Wide(x), grid.Rows, gamma, beta, 1e-6);
-            double error = Bench.Error(bench.Get(y), ReferenceOps.PatchConvolution(normed, images, h, w, c, filter, bias, 2));
+            double error = Workbench.Error(bench.Get(y), ReferenceOps.PatchConvolution(normed, images, h, w, c, filter, bias, 2));
             Assert.True(error < 3e-6, $"{h}x{w}x{c}: {error}");
         }
     }

@@ -1,6 +1,6 @@
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text.Json;
-using System.Runtime.InteropServices;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Generation;
 using Xunit;

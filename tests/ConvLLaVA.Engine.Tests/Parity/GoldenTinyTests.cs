@@ -1,3 +1,4 @@
+using System.Text.Json;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Images;
@@ -44,7 +45,40 @@ public sealed class GoldenTinyTests : IDisposable
             writer.Complete();
         }
         DumpComparison.Check(file, Path.Combine(Folder, "golden-tiny.dump.safetensors"));
+        CheckGolden(file);
     }
+
+    /// <summary>The same against the numbers of the specification itself, which the original code gave (golden.json, tiny_model).</summary>
+    private static void CheckGolden(string file)
+    {
+        using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(Folder, "golden-tiny.json")));
+        JsonElement golden = document.RootElement;
+        using SafetensorsFile dump = SafetensorsFile.Open(file);
+        CheckSums("vision.hidden_states.0", golden.GetProperty("embeddings_out"));
+        int states = golden.GetProperty("hidden_states").GetArrayLength();
+        Assert.Equal(6, states);
+        for (int i = 0; i < states; i++) CheckSums($"vision.hidden_states.{i}", golden.GetProperty("hidden_states")[i]);
+        CheckSums("image_features", golden.GetProperty("features"));
+        CheckSums("projected_features", golden.GetProperty("projected"));
+        WeightTensor logits = dump.Tensors["logits"];
+        DumpComparison.CheckFloats("logits", DumpComparison.Floats(logits)[^(int)logits.Shape[1]..], Floats(golden.GetProperty("prefill_last_logits")));
+        Assert.Equal(golden.GetProperty("prompt_ids").EnumerateArray().Select(id => id.GetInt64()), DumpComparison.Integers(dump.Tensors["input_ids"]));
+        Assert.Equal(golden.GetProperty("greedy_tokens").EnumerateArray().Select(id => id.GetInt64()), DumpComparison.Integers(dump.Tensors["generated_ids"]));
+
+        void CheckSums(string name, JsonElement expected)
+        {
+            WeightTensor tensor = dump.Tensors[name];
+            Assert.Equal(expected.GetProperty("shape").EnumerateArray().Select(extent => extent.GetInt64()), tensor.Shape);
+            float[] values = DumpComparison.Floats(tensor);
+            double size = expected.GetProperty("abssum").GetDouble();
+            Assert.InRange(values.Sum(value => (double)value), expected.GetProperty("sum").GetDouble() - (1e-5 * size), expected.GetProperty("sum").GetDouble() + (1e-5 * size));
+            Assert.InRange(values.Sum(value => Math.Abs((double)value)), size * (1 - 1e-5), size * (1 + 1e-5));
+            DumpComparison.CheckFloats(name, values[..4], Floats(expected.GetProperty("first4")));
+            DumpComparison.CheckFloats(name, values[^2..], Floats(expected.GetProperty("last2")));
+        }
+    }
+
+    private static float[] Floats(JsonElement list) => [.. list.EnumerateArray().Select(value => value.GetSingle())];
 
     /// <summary>Greedy decoding by running the whole prefix again for each token: slow, and with nothing to get wrong.</summary>
     private long[] Greedy(LlavaModel model, CpuBackend backend, int[] prompt, PreparedImages images, int count)

@@ -5,12 +5,12 @@ using Xunit;
 namespace ConvLLaVA.Engine.Tests.Cpu;
 
 /// <summary>A backend with helpers that turn arrays into tensors and weights; frees them all and checks that nothing is left.</summary>
-internal sealed unsafe class Bench : IDisposable
+internal sealed unsafe class Workbench : IDisposable
 {
     private readonly List<MemoryBlock> _blocks = [];
     private readonly NativeMemoryOwner _weights = new();
 
-    public Bench(CpuPath path = CpuPath.Auto, int threads = 2)
+    public Workbench(CpuPath path = CpuPath.Auto, int threads = 2)
     {
         Assert.SkipUnless(CpuPaths.IsSupported(path), $"this machine cannot run {path}");
         Backend = new CpuBackend(threads, path);
