@@ -205,7 +205,8 @@ static std::string cache_path(const Program& program, const Options& options) {
     mkdir(folder.c_str(), 0700);
     struct stat status;
     if (stat(folder.c_str(), &status) != 0 || status.st_uid != getuid()) return {};  // never load what somebody else may have put there
-    std::string all = toolchain_key() + '\0' + program.name + '\0' + program.source + '\0' + std::to_string(options.architecture);
+    constexpr int form = 2;  // of what is made of a source: change it with start_of and describe
+    std::string all = std::to_string(form) + toolchain_key() + '\0' + program.name + '\0' + program.source + '\0' + std::to_string(options.architecture);
     for (const auto& flag : flags(options)) all += '\0' + flag;
     for (const auto& macro : options.macros) all += '\0' + macro;
     for (const auto& header : program.headers)
@@ -240,6 +241,20 @@ static const char* const prelude =
     "#undef __launch_bounds__\n"
     "#define __launch_bounds__(...) __emulated_bounds__(__VA_ARGS__)\n";
 
+// What every kernel file starts with: the caller's choice of storage, the vocabulary, then the caller's other macros, so that these
+// may have any name that the vocabulary uses inside. A source that includes no device.cuh gets it all the same, for CUDA's own words.
+static std::string start_of(const Options& options) {
+    std::string before, after;
+    for (const std::string& macro : options.macros) {
+        const std::string body = macro.substr(2);
+        const size_t equals = body.find('=');
+        std::string line = "#undef " + body + "\n";
+        if (macro[1] == 'D') line = "#define " + body.substr(0, equals) + " " + (equals == std::string::npos ? "1" : body.substr(equals + 1)) + "\n";
+        (body.compare(0, 8, "STORAGE_") == 0 ? before : after) += line;
+    }
+    return before + "#include \"device.cuh\"\n" + after;
+}
+
 static void make_image(const std::string& object, int architecture, std::string& image) {
     ImageHeader header;
     std::memcpy(header.magic, image_magic, sizeof header.magic);
@@ -255,13 +270,10 @@ static nvrtcResult build(Program& program, const Options& options, std::string& 
     TemporaryFolder folder;
     if (folder.path.empty()) return program.log += "nvrtc: error: no temporary folder\n", NVRTC_ERROR_INTERNAL_ERROR;
     const std::string base = program.name.substr(program.name.rfind('/') + 1);
-    // device.cuh of the caller is the real device's: the host's takes its place. A source that includes none gets it all the same,
-    // for CUDA's own words.
-    const bool includes = std::regex_search(program.source, std::regex("#\\s*include\\s*\"device\\.cuh\""));
-    std::string start = includes ? "" : "#include \"device.cuh\"\n";
+    // device.cuh of the caller is the real device's: the host's takes its place.
     bool written = write_file(folder.path + "/device.cuh", "#include \"" + home() + "/include/device.cuh\"\n" + prelude) &&
-                   write_file(folder.path + "/" + base, program.source) &&
-                   write_file(folder.path + "/__emulated.cpp", start + "#line 1 \"" + base + "\"\n" + program.source + "\n");
+                   write_file(folder.path + "/" + base, program.source) && write_file(folder.path + "/__start.h", start_of(options)) &&
+                   write_file(folder.path + "/__emulated.cpp", "#line 1 \"" + base + "\"\n" + program.source + "\n");
     for (const auto& header : program.headers)
         if (header.first != "device.cuh" && header.first.find('/') == std::string::npos) written = written && write_file(folder.path + "/" + header.first, header.second);
     if (!written) return program.log += "nvrtc: error: the temporary folder cannot be written\n", NVRTC_ERROR_INTERNAL_ERROR;
@@ -269,10 +281,9 @@ static nvrtcResult build(Program& program, const Options& options, std::string& 
     std::vector<std::string> words = compiler();
     for (const auto& flag : flags(options)) words.push_back(flag);
     std::vector<std::string> first = words;
-    for (const auto& macro : options.macros) first.push_back(macro);
     for (const char* word : {"-D__CUDACC__=1", "-D__CUDACC_RTC__=1", "-DEMULATED_DEVICE=1"}) first.push_back(word);
     first.push_back("-D__CUDA_ARCH__=" + std::to_string(options.architecture * 10));
-    for (const char* word : {"-I.", "-E", "__emulated.cpp", "-o", "__emulated.ii"}) first.push_back(word);
+    for (const char* word : {"-include", "./__start.h", "-I.", "-E", "__emulated.cpp", "-o", "__emulated.ii"}) first.push_back(word);
     std::string messages, text;
     int status;
     {

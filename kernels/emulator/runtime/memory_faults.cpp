@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <string>
 
 #include "worker.h"
@@ -49,7 +51,11 @@ Site site_of(uintptr_t pc) {
     if (!read || colon == nullptr || std::atoi(colon + 1) == 0) return {"", 0};
     const int number = std::atoi(colon + 1);
     *colon = '\0';
-    return {strdup(line), number};  // kept: reports are few
+    static auto* const files = new std::deque<std::string>;  // kept: a site holds a pointer, and reports are few
+    static std::mutex mutex;
+    std::lock_guard<std::mutex> held(mutex);
+    files->emplace_back(line);
+    return {files->back().c_str(), number};
 }
 
 // Runs on the faulting thread's stack in place of the instruction that faulted, outside of any signal handler.

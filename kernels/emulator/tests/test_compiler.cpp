@@ -27,6 +27,10 @@ void test_compiler() {
     EXPECT_TRUE(has(compile_log("#include \"none.h\"\n", {}, NVRTC_ERROR_COMPILATION), "file.cu(1): catastrophic error:"));
     EXPECT_TRUE(has(compile_log("\n#error no\n", {}, NVRTC_ERROR_COMPILATION), "file.cu(2): error:"));
 
+    // Macros of the caller may have any name.
+    EXPECT_TRUE(compile_log("#include \"device.cuh\"\nKERNEL(MAX_THREADS, 1) k(float* p) { p[0] = F(1) + Block; }\n",
+                            {"-arch=sm_90", "-DMAX_THREADS=64", "-DMAX_WARPS=2", "-DBlock", "-DF(x)=x"}, NVRTC_SUCCESS).empty());
+
     nvrtcProgram program = nullptr;
     EXPECT(nvrtcCreateProgram(&program, nullptr, "k.cu", 0, nullptr, nullptr), NVRTC_ERROR_INVALID_INPUT);
     EXPECT(nvrtcCreateProgram(&program, plain, "k.cu", 1, nullptr, nullptr), NVRTC_ERROR_INVALID_INPUT);
