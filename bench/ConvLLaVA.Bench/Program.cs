@@ -1,10 +1,16 @@
+using BenchmarkDotNet.Running;
 using ConvLLaVA.Bench;
 using ConvLLaVA.Engine;
 
-// accuracy DIR [MODEL] [--out answers.jsonl] [--reference pytorch.jsonl]
+if (args is ["micro", ..])
+{
+    // What follows goes to BenchmarkDotNet: --filter '*Sampler*', --list flat, --job short, …
+    return BenchmarkSwitcher.FromAssembly(typeof(AccuracyRun).Assembly).Run(args[1..]).Any(summary => summary.HasCriticalValidationErrors) ? 1 : 0;
+}
 if (args is not ["accuracy", var data, var model, ..])
 {
     Console.Error.WriteLine("usage: ConvLLaVA.Bench accuracy DATA_DIR MODEL_DIR [--out FILE.jsonl] [--reference FILE.jsonl]");
+    Console.Error.WriteLine("       ConvLLaVA.Bench micro [--filter GLOB] [--list flat] [BenchmarkDotNet's options]");
     return 2;
 }
 try

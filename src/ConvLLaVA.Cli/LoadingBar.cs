@@ -7,7 +7,10 @@ namespace ConvLLaVA.Cli;
 internal static class LoadingBar
 {
     /// <summary>Runs <paramref name="load"/> under a progress bar.</summary>
-    public static async Task<ConvLlava> RunAsync(Func<IProgress<LoadProgress>?, Task<ConvLlava>> load)
+    public static Task<ConvLlava> RunAsync(Func<IProgress<LoadProgress>?, Task<ConvLlava>> load) => RunAsync("loading", load);
+
+    /// <summary>Runs <paramref name="load"/> under a progress bar that starts with the name <paramref name="title"/>.</summary>
+    public static async Task<T> RunAsync<T>(string title, Func<IProgress<LoadProgress>?, Task<T>> load)
     {
         if (Console.IsErrorRedirected || Console.IsOutputRedirected) return await load(null);
         IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error) });
@@ -17,7 +20,7 @@ internal static class LoadingBar
             .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn())
             .StartAsync(context =>
             {
-                ProgressTask task = context.AddTask("loading", maxValue: 1);
+                ProgressTask task = context.AddTask(title, maxValue: 1);
                 return load(new Immediate(step =>
                 {
                     task.Description = step.Stage;

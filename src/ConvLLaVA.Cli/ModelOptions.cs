@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using ConvLLaVA.Engine;
+using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 
@@ -9,7 +10,7 @@ namespace ConvLLaVA.Cli;
 /// <summary>The options that say which model to load and how, common to all commands that load one.</summary>
 internal sealed class ModelOptions
 {
-    private readonly Option<string?> _model = new("--model", "-m") { Description = "Checkpoint folder; without it the demo model is used.", HelpName = "DIR" };
+    private readonly Option<string?> _model = new("--model", "-m") { Description = "Checkpoint folder, or synth:PRESET for random weights; without it the demo model is used.", HelpName = "DIR" };
     private readonly Option<string?> _visionTower = new("--vision-tower") { Description = "Folder of the vision tower, ahead of where the checkpoint says.", HelpName = "DIR" };
     private readonly Option<string> _device = new("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto", HelpName = "DEVICE" };
     private readonly Option<string> _dtype = new("--dtype") { Description = "Precision weights are kept in, and on a GPU computed in: auto (as stored), float32, float16 or bfloat16.", DefaultValueFactory = _ => "auto", HelpName = "TYPE" };
@@ -37,19 +38,11 @@ internal sealed class ModelOptions
     public LoadOptions LoadOptions(ParseResult parsed) => new()
     {
         VisionTower = parsed.GetValue(_visionTower),
-        Device = parsed.GetValue(_device) switch
-        {
-            "auto" => Device.Auto,
-            "cpu" => Device.Cpu,
-            "cuda" => Device.Cuda,
-            var other => throw new InvalidInputException($"--device is '{other}' but must be auto, cpu or cuda."),
-        },
+        Device = DeviceOf(parsed.GetValue(_device)!),
         WeightType = parsed.GetValue(_dtype) switch
         {
             "auto" => null,
-            "float32" or "fp32" => DType.Float32,
-            "float16" or "fp16" => DType.Float16,
-            "bfloat16" or "bf16" => DType.BFloat16,
+            var name when DTypeNames.TryParse(name) is { } type => type,
             var other => throw new InvalidInputException($"--dtype is '{other}' but must be auto, float32, float16 or bfloat16."),
         },
         Threads = parsed.GetValue(_threads),
@@ -61,6 +54,16 @@ internal sealed class ModelOptions
         KernelFolder = parsed.GetValue(_kernels),
         MaxImagePixels = parsed.GetValue(_maxPixels),
         LoggerFactory = new StderrLoggerFactory(parsed.GetValue(_verbose) ? LogLevel.Debug : LogLevel.Warning),
+    };
+
+    /// <summary>The device of that name.</summary>
+    /// <exception cref="InvalidInputException">There is none.</exception>
+    public static Device DeviceOf(string name) => name switch
+    {
+        "auto" => Device.Auto,
+        "cpu" => Device.Cpu,
+        "cuda" => Device.Cuda,
+        _ => throw new InvalidInputException($"--device is '{name}' but must be auto, cpu or cuda."),
     };
 
     /// <summary>A number of bytes, with <c>KiB</c>, <c>MiB</c> or <c>GiB</c> behind it or nothing.</summary>
@@ -81,9 +84,9 @@ internal sealed class ModelOptions
     }
 
     /// <summary>Loads the model, with a progress bar on stderr when that is a terminal.</summary>
-    public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation)
+    public async Task<ConvLlava> LoadAsync(ParseResult parsed, CancellationToken cancellation, Profiler? profiler = null)
     {
-        LoadOptions options = LoadOptions(parsed); // before the folder: a wrong option is said first
+        LoadOptions options = LoadOptions(parsed) with { Profiler = profiler }; // before the folder: a wrong option is said first
         string folder = ModelFolder(parsed);
         return await LoadingBar.RunAsync(progress => ConvLlava.LoadAsync(folder, options, progress, cancellation));
     }

@@ -26,6 +26,11 @@ internal static class Program
             TokenizeCommand.Create(),
             InspectCommand.Create(),
             DoctorCommand.Create(),
+            SynthCommand.Create(),
+            SelftestCommand.Create(),
+            BenchCommand.Create(),
+            ProfileCommand.Create(),
+            KernelsCommand.Create(),
         };
         // A prompt may begin with '@': it never names a file of further arguments.
         ParseResult parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });

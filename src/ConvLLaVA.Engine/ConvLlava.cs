@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Models;
 using ConvLLaVA.Engine.Tensors;
 using ConvLLaVA.Engine.Text;
@@ -33,7 +34,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         _prompts = new PromptBuilder(checkpoint.Config, checkpoint.Vision, checkpoint.Preprocessor, Tokenizer, options, logger);
         cancellation.ThrowIfCancellationRequested();
         // A GPU converts on the way to the device.
-        if (options.WeightType is { } type && backend is CpuBackend) _converted = new WeightConverter(backend, type);
+        if (options.WeightType is { } type && ObservedBackend.Unwrap(backend) is CpuBackend) _converted = new WeightConverter(backend, type);
         _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress, cancellation);
         cancellation.ThrowIfCancellationRequested();
         progress?.Report(new LoadProgress("memory", 0.95));
@@ -54,11 +55,23 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     /// <summary>Name of the backend: <c>cpu (…)</c>.</summary>
     public string BackendName => _backend.Name;
 
+    /// <summary>The networks, for measurements.</summary>
+    internal LlavaModel Model => _model;
+
+    /// <summary>Pixels of a tile as the vision tower sees it.</summary>
+    internal (int Height, int Width) TileSize => (_prompts.TileHeight, _prompts.TileWidth);
+
+    /// <summary>Bytes of all weights as stored.</summary>
+    internal long WeightBytes => _checkpoint.Summary.Total.Bytes;
+
+    /// <summary>Runs <paramref name="work"/> on the backend while no request does.</summary>
+    internal void Exclusive(Action work) => _runner.Exclusive(work);
+
     /// <summary>Who holds how much memory, at any time; all zero once disposed.</summary>
     public MemoryLedger Memory => _backend.Memory;
 
     /// <summary>Opens a checkpoint folder and makes it ready to answer.</summary>
-    /// <param name="folder">The folder of the language model, as published.</param>
+    /// <param name="folder">The folder of the language model, as published; or <c>synth:PRESET</c> for a model with random weights.</param>
     /// <param name="options">How to load; null for the defaults.</param>
     /// <param name="progress">Told how far loading has come.</param>
     /// <param name="cancellation">Ends loading early.</param>
@@ -162,11 +175,12 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     {
         progress?.Report(new LoadProgress("checkpoint", 0));
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
-        Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
+        Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, SyntheticType = options.WeightType ?? DType.BFloat16, Logger = logger });
         IBackend? backend = null;
         try
         {
             backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Gpu") ?? NullLogger.Instance, out string why);
+            if (options.Profiler is { } profiler) backend = profiler.Attach(backend);
             return new ConvLlava(checkpoint, backend, why, options, progress, cancellation);
         }
         catch

@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 
@@ -67,6 +68,9 @@ public sealed record LoadOptions
 
     /// <summary>Most pixels a picture may have, checked before decoding; the default is Pillow's limit. 0 means no limit.</summary>
     public long MaxImagePixels { get; init; } = 178_956_970;
+
+    /// <summary>Times the operations of requests while it records; null for none. It serves this one model.</summary>
+    public Profiler? Profiler { get; init; }
 
     /// <summary>Receives the engine's messages; null for none.</summary>
     public ILoggerFactory? LoggerFactory { get; init; }

@@ -12,11 +12,15 @@ internal sealed record CommandLine(int ExitCode, string Output, string Error)
     public static CommandLine Run(params string[] arguments) => RunWithInput("", arguments);
 
     /// <summary>Runs <c>convllava</c> with <paramref name="input"/> on its standard input.</summary>
-    public static CommandLine RunWithInput(string input, params string[] arguments)
+    public static CommandLine RunWithInput(string input, params string[] arguments) => RunIn(new Dictionary<string, string?>(), input, arguments);
+
+    /// <summary>The same with environment variables set, or removed where the value is null.</summary>
+    public static CommandLine RunIn(IReadOnlyDictionary<string, string?> environment, string input, params string[] arguments)
     {
         var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false };
         start.ArgumentList.Add(Program);
         foreach (string argument in arguments) start.ArgumentList.Add(argument);
+        foreach ((string name, string? value) in environment) start.Environment[name] = value;
         using Process process = Process.Start(start)!;
         Task<string> output = process.StandardOutput.ReadToEndAsync();
         Task<string> error = process.StandardError.ReadToEndAsync();

@@ -27,7 +27,7 @@ public sealed class KernelCacheTests : IDisposable
         Assert.Equal((1, 0), (first.Compiled, first.Found));
         Assert.Equal(code, second.Build([Silu])[0]);
         Assert.Equal((0, 1), (second.Compiled, second.Found));
-        Assert.Equal(1, new DirectoryInfo(first.Cache.Folder).GetFiles().Length); // no temporary file stays
+        Assert.Single(new DirectoryInfo(first.Cache.Folder).GetFiles()); // no temporary file stays
     }
 
     [Theory]

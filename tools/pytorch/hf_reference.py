@@ -1,6 +1,6 @@
 """Hugging Face's own modules over the same weights: an independent witness where `transformers` is installed.
 
-Written against transformers 4.39. Only the projector, which is not theirs, comes from convllava.py.
+Written against transformers 4.39 and kept to what 4.4x to 5.x share. Only the projector, which is not theirs, comes from convllava.py.
 """
 import importlib.util
 
@@ -38,9 +38,12 @@ def encode_prompt(folder, config, prompt, raw, template, images):
 
 
 class HuggingFacePipeline:
-    def __init__(self, folder, vision_folder=None):
-        from transformers import CLIPImageProcessor, ConvNextConfig, ConvNextModel, LlamaConfig, LlamaForCausalLM
+    """`dtype` and `device`: where and in what the modules compute; fp32 on the CPU unless told."""
 
+    def __init__(self, folder, vision_folder=None, dtype=torch.float32, device="cpu"):
+        from transformers import ConvNextConfig, ConvNextModel, LlamaConfig, LlamaForCausalLM
+
+        self.dtype, self.device = dtype, device
         self.config = checkpoint.read_config(folder)
         self.vision_folder = checkpoint.find_vision_folder(folder, self.config, vision_folder)
         stored = checkpoint.collect_weights(folder, self.config, self.vision_folder)
@@ -63,11 +66,16 @@ class HuggingFacePipeline:
         self.llm = LlamaForCausalLM(llm_config)
         load(self.llm, {name: tensor for name, tensor in stored.items()
                         if not name.startswith((VISION_PREFIX, PROJECTOR_PREFIX))})
-        self.processor = CLIPImageProcessor.from_pretrained(self.vision_folder)
         for module in (self.vision, self.projector, self.llm):
-            module.float().eval()
+            module.to(device=device, dtype=dtype).eval()
+
+    def cast(self, values):
+        return values.to(device=self.device, dtype=self.dtype)
 
     def preprocess(self, images):
+        from transformers import CLIPImageProcessor
+
+        self.processor = CLIPImageProcessor.from_pretrained(self.vision_folder)
         tiles, counts = [], []
         mode = self.config["image_aspect_ratio"]
         for image in images:
@@ -79,16 +87,18 @@ class HuggingFacePipeline:
                 cut = [image]
             tiles += cut
             counts.append(len(cut))
-        return self.processor(tiles, return_tensors="pt")["pixel_values"], counts
+        return self.cast(self.processor(tiles, return_tensors="pt")["pixel_values"]), counts
 
     def encode_images(self, pixels):
-        output = self.vision.encoder(self.vision.embeddings(pixels), output_hidden_states=True, return_dict=True)
-        last = output.hidden_states[-1].permute(0, 2, 3, 1)
+        hidden_states = [self.vision.embeddings(pixels)]
+        for stage in self.vision.encoder.stages:  # the encoder's own loop; its arguments differ between versions
+            hidden_states.append(stage(hidden_states[-1]))
+        last = hidden_states[-1].permute(0, 2, 3, 1)
         features = last.reshape(last.shape[0], -1, last.shape[3])
-        return output.hidden_states, features, self.projector(features)
+        return hidden_states, features, self.projector(features)
 
     def embed(self, ids):
-        return self.llm.get_input_embeddings()(ids)
+        return self.llm.get_input_embeddings()(ids.to(self.device))
 
     def prefill(self, embeds):
         return self.llm(inputs_embeds=embeds, use_cache=False).logits[0]

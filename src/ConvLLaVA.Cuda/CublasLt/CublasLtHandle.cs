@@ -18,6 +18,16 @@ public sealed unsafe class CublasLtHandle : CudaHandle
     /// <summary>The context.</summary>
     public CudaContext Context { get; }
 
+    /// <summary>Creates a handle and lets go of it: whether cuBLASLt can be used as things are.</summary>
+    /// <exception cref="CudaLibraryNotFoundException">cuBLASLt is not installed.</exception>
+    /// <exception cref="CudaException">It cannot; without a device it answers <c>CUBLAS_STATUS_NOT_INITIALIZED</c>.</exception>
+    public static void Try()
+    {
+        nint created;
+        Check.Ok(CublasLtApi.cublasLtCreate(&created));
+        Check.Ok(CublasLtApi.cublasLtDestroy(created));
+    }
+
     /// <summary>Version of the library; needs no device.</summary>
     /// <exception cref="CudaLibraryNotFoundException">cuBLASLt is not installed.</exception>
     public static Version Version

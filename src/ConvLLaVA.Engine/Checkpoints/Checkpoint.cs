@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using ConvLLaVA.Engine.Synthetic;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Checkpoints;
@@ -14,9 +15,10 @@ public sealed class Checkpoint : IDisposable
     private readonly Dictionary<string, WeightTensor> _languageTensors = [];
     private readonly Dictionary<string, WeightTensor> _visionTensors = [];
     private readonly Sha256Manifest? _manifest;
+    private string? _temporary;
     private bool _disposed;
 
-    private Checkpoint(string directory, CheckpointOptions options)
+    private Checkpoint(string directory, CheckpointOptions options, SyntheticName? made = null)
     {
         Directory = directory;
         TokenizerDirectory = directory;
@@ -33,7 +35,7 @@ public sealed class Checkpoint : IDisposable
 
         try
         {
-            WeightSet language = OpenLanguageModel();
+            WeightSet language = made is null ? OpenLanguageModel() : Make(made, options.SyntheticType);
             VisionParts parts = LocateVision(language, options);
             _vision = parts.Config;
             _preprocessor = parts.Preprocessor;
@@ -87,10 +89,12 @@ public sealed class Checkpoint : IDisposable
     /// <exception cref="InvalidOperationException">Opened for the tokenizer only.</exception>
     public CheckpointSummary Summary => _summary ?? throw TokenizerOnly();
 
-    /// <summary>Opens the checkpoint in <paramref name="directory"/>.</summary>
+    /// <summary>Opens the checkpoint in <paramref name="directory"/>, or makes the one that <c>synth:PRESET</c> or
+    /// <c>synth:PRESET:SEED</c> names, with random weights and no files.</summary>
     /// <exception cref="InvalidInputException">Something is missing, broken, or not a model this engine runs.</exception>
     public static Checkpoint Open(string directory, CheckpointOptions? options = null)
     {
+        if (SyntheticName.Is(directory)) return OpenSynthetic(SyntheticName.Parse(directory), options ?? new CheckpointOptions());
         if (!System.IO.Directory.Exists(directory)) throw new InvalidInputException($"The checkpoint folder {directory} does not exist.");
         return new Checkpoint(directory, options ?? new CheckpointOptions());
     }
@@ -119,6 +123,32 @@ public sealed class Checkpoint : IDisposable
         if (_disposed) return;
         _disposed = true;
         foreach (WeightSet set in _sets) set.Dispose();
+        if (_temporary is not null) System.IO.Directory.Delete(_temporary, recursive: true);
+    }
+
+    /// <summary>The configurations and the tokenizer of a made model are written for as long as it is open, so that they are read the way
+    /// everybody's are.</summary>
+    private static Checkpoint OpenSynthetic(SyntheticName name, CheckpointOptions options)
+    {
+        string folder = System.IO.Directory.CreateTempSubdirectory("convllava-synth-").FullName;
+        try
+        {
+            SyntheticFiles.Write(folder, name.Preset, options.SyntheticType);
+            return new Checkpoint(folder, options, name) { _temporary = folder };
+        }
+        catch
+        {
+            System.IO.Directory.Delete(folder, recursive: true);
+            throw;
+        }
+    }
+
+    private WeightSet Make(SyntheticName name, DType dtype)
+    {
+        var weights = new SyntheticWeights(name, dtype);
+        var set = WeightSet.Of(weights.Tensors, weights);
+        _sets.Add(set);
+        return set;
     }
 
     private WeightTensor Find(Dictionary<string, WeightTensor> tensors, string name)

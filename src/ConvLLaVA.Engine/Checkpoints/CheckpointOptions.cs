@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -15,6 +16,9 @@ public sealed record CheckpointOptions
     /// <summary>A file in the format of <c>sha256sum</c> that every configuration and weight file must agree with; null = no
     /// check. Checking reads all weights once.</summary>
     public string? Sha256Manifest { get; init; }
+
+    /// <summary>Type of the weights of a model that is made (<c>synth:…</c>) rather than read; stored weights keep their own.</summary>
+    public DType SyntheticType { get; init; } = DType.BFloat16;
 
     /// <summary>Receives what happens while opening.</summary>
     public ILogger Logger { get; init; } = NullLogger.Instance;

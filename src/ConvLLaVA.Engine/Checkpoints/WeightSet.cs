@@ -14,6 +14,7 @@ internal sealed class WeightSet : IDisposable
 
     private readonly List<TensorFile> _files = [];
     private readonly Dictionary<string, WeightTensor> _tensors = [];
+    private IDisposable? _owner;
 
     private WeightSet() { }
 
@@ -53,10 +54,19 @@ internal sealed class WeightSet : IDisposable
         }
     }
 
+    /// <summary>Tensors that are in no file; <paramref name="owner"/> goes with the set.</summary>
+    public static WeightSet Of(IReadOnlyDictionary<string, WeightTensor> tensors, IDisposable owner)
+    {
+        WeightSet set = new() { _owner = owner };
+        foreach ((string name, WeightTensor tensor) in tensors) set._tensors.Add(name, tensor);
+        return set;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
         foreach (TensorFile file in _files) file.Dispose();
+        _owner?.Dispose();
     }
 
     private void OpenShards(string index)

@@ -38,12 +38,7 @@ internal sealed class GemmPlans : IDisposable
     {
         _stream = stream;
         _elementBytes = type.SizeInBytes();
-        _type = type switch
-        {
-            DType.Float16 => CudaDataType.R16F,
-            DType.BFloat16 => CudaDataType.R16BF,
-            _ => CudaDataType.R32F,
-        };
+        _type = GemmParts.TypeOf(type);
         // NVIDIA advises 32 MiB for Hopper and newer and 4 MiB before; split products need it.
         _workspace = memory.Allocate(stream.Context.Device.Architecture >= 90 ? 32 << 20 : 4 << 20, MemoryOwner.Workspace);
         try
@@ -94,29 +89,11 @@ internal sealed class GemmPlans : IDisposable
     {
         try
         {
-            // fp32 accumulation; with fp32 matrices this is also exact fp32 arithmetic, never tf32.
-            var descriptor = new MatmulDescriptor(CublasComputeType.Compute32F, CudaDataType.R32F)
-            {
-                TransA = CublasOperation.T,
-                TransB = CublasOperation.N,
-            };
-            CudaDataType output = (key.Kind & GemmKind.FloatOutput) != 0 ? CudaDataType.R32F : _type;
-            if ((key.Kind & GemmKind.Bias) != 0)
-            {
-                descriptor.Epilogue = CublasLtEpilogue.Bias;
-                descriptor.BiasType = output;
-                descriptor.Bias = (ulong)bias;
-            }
-            var a = new MatrixLayout(_type, key.K, key.N, key.K);
-            var b = new MatrixLayout(_type, key.K, key.M, key.K);
-            var d = new MatrixLayout(output, key.N, key.M, key.N);
-            using var preference = new MatmulPreference(_workspace.ByteLength)
-            {
-                // Parts of a split product are added in fp32: in fp16 they could overflow, and in place their order would not be fixed.
-                ReductionSchemes = CublasLtReductionScheme.ComputeType,
-            };
+            GemmParts parts = GemmParts.Of(_type, key.M, key.N, key.K, key.Kind, _workspace.ByteLength);
+            if ((key.Kind & GemmKind.Bias) != 0) parts.Descriptor.Bias = (ulong)bias;
+            using MatmulPreference preference = parts.Preference;
             preference.SetAlignment(key.WeightAlignment, key.InputAlignment, key.OutputAlignment, key.OutputAlignment);
-            return MatmulPlan.Create(_handle, descriptor, a, b, d, d, preference);
+            return MatmulPlan.Create(_handle, parts.Descriptor, parts.Weight, parts.Input, parts.Output, parts.Output, preference);
         }
         catch (CudaException error)
         {

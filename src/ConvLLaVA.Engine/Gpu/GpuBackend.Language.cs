@@ -37,6 +37,14 @@ public sealed partial class GpuBackend
     }
 
     /// <inheritdoc/>
+    public void ForgetSteps()
+    {
+        _stream.Enter();
+        _graphs.Clear();
+        _replayedPages = null;
+    }
+
+    /// <inheritdoc/>
     public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
     {
         var embedding = (GpuEmbedding)table;

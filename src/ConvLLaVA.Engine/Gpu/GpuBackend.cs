@@ -105,6 +105,9 @@ public sealed partial class GpuBackend : IBackend
         set => _stream.Observer = value;
     }
 
+    /// <summary>Where everything runs, for measurements.</summary>
+    internal GpuStream Stream => _stream;
+
     private GpuKernels Kernels => _kernels ?? throw new InvalidOperationException("Loading is not completed.");
 
     private GemmPlans Gemms => _gemms ?? throw new ObjectDisposedException(nameof(GpuBackend));

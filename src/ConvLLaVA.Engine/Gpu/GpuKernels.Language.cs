@@ -1,4 +1,5 @@
 using ConvLLaVA.Cuda;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;
 
@@ -94,7 +95,7 @@ internal sealed partial class GpuKernels
         arguments.Add(_shape.Heads);
         arguments.Add(_shape.KeyValueHeads);
         arguments.Add(Scale);
-        (int threads, int shared) = PrefillBlock();
+        (int threads, int shared) = PrefillBlock(_shape);
         _stream.Launch(_prefill, new Dim3(step.TileCount, _shape.Heads), new Dim3(threads), shared, ref arguments,
             new Cost("attention_prefill", step.PrefillBytes(_shape, _elementBytes), step.PrefillFlops(_shape)));
     }
@@ -125,7 +126,7 @@ internal sealed partial class GpuKernels
         arguments.Add(_shape.KeyValueHeads);
         arguments.Add(splits);
         arguments.Add(Scale);
-        (int threads, int shared) = DecodeBlock();
+        (int threads, int shared) = DecodeBlock(_shape);
         _stream.Launch(_decode!, new Dim3(splits, _shape.Heads / _shape.Group, rows), new Dim3(threads), shared, ref arguments,
             new Cost("attention_decode", step.DecodeBytes(_shape, _elementBytes), step.DecodeFlops(_shape)));
 
@@ -231,22 +232,26 @@ internal sealed partial class GpuKernels
 
     private float Scale => 1f / MathF.Sqrt(_shape.HeadDim);
 
-    private int NormBytes(int rows, int inFeatures) => GemvScratchBytes + (rows * inFeatures * _elementBytes);
+    private int NormBytes(int rows, int inFeatures) => NormBytes(_shape, rows, inFeatures);
 
-    private (int Threads, int SharedBytes) PrefillBlock()
+    /// <summary>Dynamic shared memory of a GEMV that normalises its input.</summary>
+    internal static int NormBytes(KernelShape shape, int rows, int inFeatures) => GemvScratchBytes + (rows * inFeatures * shape.Type.SizeInBytes());
+
+    /// <summary>The prefill kernel's block.</summary>
+    internal static (int Threads, int SharedBytes) PrefillBlock(KernelShape shape)
     {
         const int AnyKeyTile = 32, Tile = KernelShape.AnyQueryTile;
-        if (_shape.TensorAttention) return (KernelShape.TensorQueryTile * 2, _shape.PrefillBytes(_shape.KeyTile));
-        int width = (_shape.HeadDim + 3) / 4 * 4, keyStride = width % 8 == 0 ? width + 4 : width;
+        if (shape.TensorAttention) return (KernelShape.TensorQueryTile * 2, shape.PrefillBytes(shape.KeyTile));
+        int width = (shape.HeadDim + 3) / 4 * 4, keyStride = width % 8 == 0 ? width + 4 : width;
         return (Tile * 4, sizeof(float) * ((Tile * width) + (AnyKeyTile * keyStride) + (AnyKeyTile * width) + (Tile * AnyKeyTile)));
     }
 
     /// <summary>The decode kernel's block: teams of lanes share a key, and leave their sums in shared memory.</summary>
-    private (int Threads, int SharedBytes) DecodeBlock()
+    internal static (int Threads, int SharedBytes) DecodeBlock(KernelShape shape)
     {
-        int threads = _elementBytes == 4 ? 256 : 128, chunks = Ceiling(_shape.HeadDim, _shape.Pack), pieces = _shape.Group >= 4 ? 1 : 4 / _shape.Group, lanes = 1;
+        int threads = shape.Type == DType.Float32 ? 256 : 128, chunks = Ceiling(shape.HeadDim, shape.Pack), pieces = shape.Group >= 4 ? 1 : 4 / shape.Group, lanes = 1;
         while (lanes < 32 && chunks % (2 * lanes) == 0 && (lanes < 2 || chunks / lanes > pieces)) lanes *= 2;
-        return (threads, _shape.Group * (threads / lanes) * ((chunks * _shape.Pack) + 4) * sizeof(float));
+        return (threads, shape.Group * (threads / lanes) * ((chunks * shape.Pack) + 4) * sizeof(float));
     }
 
     private void LoadLanguage()
@@ -256,11 +261,11 @@ internal sealed partial class GpuKernels
         _rmsNorm = Function(rmsNorm);
         _gatherRmsNorm = Function(rmsNorm, "gather_rms_norm");
         _ropeKv = Function(_shape.RopeKv);
-        _prefill = WithShared(Function(_shape.PrefillAttention), PrefillBlock().SharedBytes);
+        _prefill = WithShared(Function(_shape.PrefillAttention), PrefillBlock(_shape).SharedBytes);
         _siluMultiply = Function(_shape.Plain("silu_multiply.cu"));
         if (!_shape.Deterministic)
         {
-            _decode = WithShared(Function(_shape.DecodeAttention), DecodeBlock().SharedBytes);
+            _decode = WithShared(Function(_shape.DecodeAttention), DecodeBlock(_shape).SharedBytes);
             _combine = Function(_shape.DecodeAttention, "attention_combine");
         }
         foreach (int rows in _shape.GemvRows)

@@ -68,6 +68,24 @@ internal sealed partial class KernelCompiler
         return code[0];
     }
 
+    /// <summary>Compiles one specialisation whatever the cache has, keeps its code, and has ptxas report what it takes.</summary>
+    /// <exception cref="ConvLlavaException">It does not compile.</exception>
+    public NvrtcImage CompileReported(KernelSpec spec)
+    {
+        try
+        {
+            NvrtcTarget target = Target();
+            NvrtcImage image = NvrtcCompiler.Compile(Sources.Text(spec.File), Sources.NameOf(spec.File), [.. Sources.Includes(spec.File)], target, [.. CommonOptions, .. spec.Defines, "--ptxas-options=-v"]);
+            Cache.Write(KernelCache.EntryName(KernelCache.Stem(Sources, spec, [.. CommonOptions, .. spec.Defines]), KeyOf(target), NvrtcCompiler.Version), image.Bytes);
+            return image;
+        }
+        catch (CudaException error)
+        {
+            string message = $"The kernel {spec} cannot be compiled for sm_{Architecture}: {error.Message}";
+            throw Sources.Folder is null ? new ConvLlavaException(message, error) : new InvalidInputException(message, error);
+        }
+    }
+
     private void Compile(IReadOnlyList<KernelSpec> specs, string[] stems, List<int> missing, byte[][] code, CancellationToken cancellation)
     {
         if (CompilerVersion() is not { } nvrtc)

@@ -103,6 +103,9 @@ public interface IBackend : IDisposable
     /// <param name="forward">The step's operations.</param>
     void RunStep(PagedBatch batch, bool repeatable, Action forward);
 
+    /// <summary>Forgets recorded steps: the matrices or pages that they used are gone or others will be used.</summary>
+    void ForgetSteps() { }
+
     /// <summary>Looks up one row a token; rows of negative ids are left as they are (image features go there).
     /// output <c>[tokens, hidden_size]</c>.</summary>
     void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output);

@@ -1,0 +1,98 @@
+using ConvLLaVA.Engine.Gpu;
+using ConvLLaVA.Engine.Instruments;
+using ConvLLaVA.Engine.Tensors;
+using Xunit;
+
+namespace ConvLLaVA.Engine.Tests.Instruments;
+
+/// <summary>What <c>kernels build --report</c> derives from the compiler's log, machine code and the model's sizes.</summary>
+public sealed class KernelReportTests
+{
+    private const string Log = """
+        ptxas info    : 0 bytes gmem
+        ptxas info    : Compiling entry function 'first' for 'sm_90a'
+        ptxas info    : Function properties for first
+            0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+        ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem
+        ptxas info    : Compile time = 10.2 ms
+        ptxas info    : Compiling entry function 'second' for 'sm_90a'
+        ptxas info    : Function properties for second
+            96 bytes stack frame, 120 bytes spill stores, 88 bytes spill loads
+        ptxas info    : Used 255 registers, 96 bytes cumulative stack size
+        """;
+
+    [Fact]
+    public void TheLog_IsReadKernelByKernel()
+        => Assert.Equal([new PtxasReport("first", 40, 1024, 0, 0, 0), new PtxasReport("second", 255, 0, 96, 120, 88)], PtxasReport.Parse(Log));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("warning: something else\nUsed 12 registers")]
+    public void ALogWithoutKernels_GivesNone(string log) => Assert.Empty(PtxasReport.Parse(log));
+
+    [Theory]
+    [InlineData(80, 256, 32, 0, 8)] // warps: 64 / 8
+    [InlineData(80, 256, 64, 0, 4)] // registers: 65536 / (64 * 256)
+    [InlineData(80, 256, 65, 0, 3)] // given out by 8 registers a thread
+    [InlineData(80, 128, 32, 69632, 2)] // shared memory: 164 KiB over 68 KiB and 1 KiB
+    [InlineData(90, 128, 32, 69632, 3)]
+    [InlineData(75, 256, 32, 0, 4)] // Turing has 32 warps
+    [InlineData(89, 256, 32, 0, 6)] // 48 warps
+    [InlineData(90, 32, 16, 0, 32)] // blocks
+    [InlineData(90, 1024, 64, 0, 1)]
+    [InlineData(80, 1024, 255, 0, 0)] // does not fit at all
+    public void BlocksOfAMultiprocessor_AreNvidias(int architecture, int threads, int registers, int shared, int blocks)
+        => Assert.Equal(blocks, Multiprocessor.BlocksOf(architecture, threads, registers, shared));
+
+    [Fact]
+    public void CodeThatIsNone_HasNoBounds()
+    {
+        Assert.Empty(CubinLaunchBounds.Read([]));
+        Assert.Empty(CubinLaunchBounds.Read(new byte[500]));
+        var random = new Random(1);
+        for (int i = 0; i < 2000; i++)
+        {
+            byte[] bytes = new byte[random.Next(64, 400)];
+            random.NextBytes(bytes);
+            "\x7f\x45\x4c\x46\x02"u8.CopyTo(bytes);
+            if (i % 2 == 0)
+            {
+                BitConverter.TryWriteBytes(bytes.AsSpan(40), (long)64); // a section table that may be in the file
+                BitConverter.TryWriteBytes(bytes.AsSpan(58), (short)64);
+                BitConverter.TryWriteBytes(bytes.AsSpan(60), (short)2);
+                BitConverter.TryWriteBytes(bytes.AsSpan(62), (short)1);
+            }
+            CubinLaunchBounds.Read(bytes); // must not throw
+        }
+    }
+
+    [Fact]
+    public void TheWorkOfADecodingStep_IsItsWeightsAndPages()
+    {
+        var workload = new KernelWorkload("synth:7b-1536", DType.BFloat16);
+        var shape = new KernelShape(DType.BFloat16, 128, 32, 32, 16, 16, false, 90);
+        long weights = 0;
+        foreach (KernelSpec spec in (KernelSpec[])[shape.GemvQkv(1), shape.Gemv(1, false, GemvEpilogue.Add), shape.Gemv(1, true, GemvEpilogue.SwiGlu), shape.Gemv(1, false, GemvEpilogue.Logits)])
+            weights += workload.Of(spec, Path.GetFileNameWithoutExtension(spec.File))!.Bytes;
+        // All weights of the decoder but its norms and the embedding table, in 16 bits.
+        Assert.Equal(2 * (6_738_415_616 - (65L * 4096) - (32000L * 4096)), weights);
+        KernelWork attention = workload.Of(shape.DecodeAttention, "attention_decode")!;
+        Assert.Equal(32, attention.Launches);
+        Assert.InRange(attention.Bytes, 701L * 524_288, 702L * 524_288);
+        Assert.Equal(42, workload.Of(shape.DepthwiseNorm(6), "depthwise_norm")!.Launches);
+        Assert.Null(workload.Of(shape.DecodeAttention, "attention_combine"));
+    }
+
+    [Theory]
+    [InlineData("a100")]
+    [InlineData("h100")]
+    [InlineData("h200")]
+    [InlineData("rtx4090")]
+    public void EveryGpu_BoundsByTheSlowerOfBytesAndFlops(string name)
+    {
+        DatasheetGpu gpu = DatasheetGpu.Get(name);
+        Assert.Equal(1, gpu.LeastMilliseconds((long)(gpu.GigabytesPerSecond * 1e6), 1, true), 3);
+        Assert.Equal(1, gpu.LeastMilliseconds(1, (long)(gpu.TensorTeraflops * 1e9), true), 3);
+        Assert.True(gpu.LeastMilliseconds(1, 1L << 40, false) > gpu.LeastMilliseconds(1, 1L << 40, true));
+    }
+}
