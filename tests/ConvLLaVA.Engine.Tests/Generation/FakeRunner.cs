@@ -50,7 +50,7 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
         LargestStep = Math.Max(LargestStep, plan.TokenCount);
         if (StepTime > TimeSpan.Zero) Thread.Sleep(StepTime);
         if (Steps == FailsAt) throw new InvalidOperationException("the device fell over");
-        for (int row = 0; row < plan.TokenCount; row++) _memory[plan.Batch.Slots[row]] = Seen(plan.TokenIds[row]);
+        for (int row = 0; row < plan.TokenCount; row++) _memory[plan.Batch.Slots[row]] = Seen(plan.Batch.TokenIds[row]);
         int output = 0;
         for (int s = 0; s < plan.Batch.SequenceCount; s++)
         {

@@ -198,7 +198,7 @@ public sealed class SchedulerTests
                 Assert.Equal(end, _plan.Batch.ContextLengths[s]);
                 for (int position = sequence.Computed; position < end; position++, row++)
                 {
-                    Assert.Equal(sequence.Tokens[position], _plan.TokenIds[row]);
+                    Assert.Equal(sequence.Tokens[position], _plan.Batch.TokenIds[row]);
                     Assert.Equal(position, _plan.Batch.Positions[row]);
                     _memory[_plan.Batch.Slots[row]] = (sequence.Arrival, sequence.Tokens[position]);
                 }
