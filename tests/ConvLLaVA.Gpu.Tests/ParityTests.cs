@@ -85,7 +85,7 @@ public sealed class ParityTests : IDisposable
         PromptRequest[] requests =
         [
             Fixture.WithPicture(),
-            PromptRequest.Raw("Tell me a story about a cat and a dog and a bird and a fish"), // crosses pages
+            PromptRequest.Raw(string.Concat(Enumerable.Repeat("Tell me a story about a cat and a dog. ", 4))), // crosses pages
             PromptRequest.Raw("x"),
         ];
         var expected = new List<GenerationResult>();
