@@ -34,7 +34,7 @@ if command -v flock >/dev/null; then flock 9; fi  # two tests may ask for it at 
 flags=(-std=c++17 -O2 -fPIC -Wall -Wextra -fvisibility=hidden -fno-gnu-unique -pthread)
 link=(-shared -pthread -Wl,-Bsymbolic -Wl,-z,defs)
 if [ $sanitize -eq 1 ]; then
-    flags+=(-g1 -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DEMULATOR_SANITIZE=1)
+    flags+=(-g1 -Wno-maybe-uninitialized -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DEMULATOR_SANITIZE=1)
     link=(-shared -pthread -Wl,-Bsymbolic -fsanitize=address,undefined)
 fi
 case "$("$CXX" --version | head -n 1)" in *clang*) flags=("${flags[@]/-fno-gnu-unique/-Wno-unknown-warning-option}") ;; esac

@@ -11,6 +11,7 @@
 namespace emu {
 
 static constexpr size_t page = 4096;
+static constexpr size_t guard = size_t(64) << 20;  // without access, on both sides: addresses cost nothing, and wild pointers go far
 static constexpr size_t alignment = 256;
 static constexpr unsigned char poison_byte = 0xFF;  // a NaN in fp32, fp16 and bf16, and -1 as an integer
 static constexpr size_t poison_chunk = size_t(16) << 20;
@@ -47,18 +48,18 @@ static bool commit(uintptr_t begin, size_t bytes) {
     return true;
 }
 
-// The end of an allocation lies within 255 bytes of a page without access; what is between is watched.
+// The end of an allocation lies within 255 bytes of pages without access; what is between is watched.
 static bool map_guarded(Allocation& a) {
     const size_t body = round_up(a.size, alignment), pages = round_up(body, page);
-    a.mapping_size = pages + 2 * page;
+    a.mapping_size = pages + 2 * guard;
     void* const reserved = mmap(nullptr, a.mapping_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED) return false;
     a.mapping = reinterpret_cast<uintptr_t>(reserved);
-    if (!commit(a.mapping + page, pages)) {
+    if (!commit(a.mapping + guard, pages)) {
         munmap(reserved, a.mapping_size);
         return false;
     }
-    a.base = a.mapping + page + pages - body;
+    a.base = a.mapping + guard + pages - body;
     return true;
 }
 
@@ -85,7 +86,7 @@ static bool written(uintptr_t begin, uintptr_t end) {
 
 std::string damage_around(const Allocation& a) {
     if (a.mapping == 0) return {};
-    const uintptr_t first = a.mapping + page, last = a.mapping + a.mapping_size - page;
+    const uintptr_t first = a.mapping + guard, last = a.mapping + a.mapping_size - guard;
     const std::string size = " an allocation of " + std::to_string(a.size) + " bytes";
     if (written(a.base + a.size, last)) return "bytes past the end of" + size + " were written";
     if (written(std::max(first, a.base - 255), a.base)) return "bytes before the start of" + size + " were written";

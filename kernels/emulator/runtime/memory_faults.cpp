@@ -64,7 +64,7 @@ Site site_of(uintptr_t pc) {
     const Site site = site_of(pc);
     uintptr_t low = 0, high = 0;
     char where[128] = "which is in no live allocation nor close to one";
-    constexpr uintptr_t near = 1 << 20;
+    constexpr uintptr_t near = 64 << 20;
     // The registry finds the last allocation that starts at or before an address.
     if (!find_range(reinterpret_cast<const void*>(address), low, high) && low != 0 && address >= high && address - high < near)
         std::snprintf(where, sizeof where, "%zu bytes past the end of an allocation of %zu", size_t(address - high), size_t(high - low));
