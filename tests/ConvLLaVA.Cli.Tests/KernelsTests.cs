@@ -22,7 +22,13 @@ public sealed class KernelsTests : IDisposable
     /// <summary>A machine without NVIDIA's libraries in the places that the environment names.</summary>
     private Dictionary<string, string?> Without() => new()
     {
-        ["CONVLLAVA_CUDA_PATH"] = _folder, ["VIRTUAL_ENV"] = null, ["CONDA_PREFIX"] = null, ["CUDA_PATH"] = null, ["CUDA_HOME"] = null, ["LD_LIBRARY_PATH"] = null, ["CONVLLAVA_EMULATED_DEVICE"] = null,
+        ["CONVLLAVA_CUDA_PATH"] = _folder,
+        ["VIRTUAL_ENV"] = null,
+        ["CONDA_PREFIX"] = null,
+        ["CUDA_PATH"] = null,
+        ["CUDA_HOME"] = null,
+        ["LD_LIBRARY_PATH"] = null,
+        ["CONVLLAVA_EMULATED_DEVICE"] = null,
     };
 
     [Fact]
