@@ -2,6 +2,7 @@ using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Synthetic;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -37,6 +38,7 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
     {
         options ??= new LoadOptions();
         options.Validate();
+        if (SyntheticName.Is(folder)) throw new InvalidInputException($"{folder} has no files to inspect; 'convllava synth' writes such a model.");
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
         using Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
         using var backend = new CpuBackend(options.Threads);

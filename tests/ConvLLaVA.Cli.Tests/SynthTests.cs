@@ -38,6 +38,9 @@ public sealed class SynthTests : IDisposable
     public void Refuses_a_model_name_that_is_none() => CommandLine.Run("run", "--model", "synth:13b", "--prompt", "x").IsBadInput("13b", "tiny");
 
     [Fact]
+    public void Refuses_to_inspect_what_has_no_files() => CommandLine.Run("inspect", "synth:7b-1536").IsBadInput("synth:7b-1536", "convllava synth");
+
+    [Fact]
     public void Refuses_what_does_not_fit_on_the_disk()
     {
         // 13.5 GB of half precision: only where the temporary folder is smaller.

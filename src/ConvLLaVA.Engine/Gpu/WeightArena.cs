@@ -10,7 +10,7 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
     private const int Alignment = 256;
     private const long StagingBytes = 8 << 20;
     private readonly List<(long Offset, WeightSource Source)> _planned = [];
-    private readonly Dictionary<(nint, long, DType), Slot> _shared = [];
+    private readonly Dictionary<(object, long, DType), Slot> _shared = [];
     private GpuBlock? _block;
     private long _bytes;
 
@@ -30,7 +30,7 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
     /// <summary>Plans room for a tensor as it lies; one that is bound twice (tied embeddings) is uploaded once.</summary>
     public Slot AddShared(WeightTensor tensor, DType type)
     {
-        var key = (tensor.Data, tensor.ElementCount, type);
+        (object, long, DType) key = (tensor.Identity, tensor.ElementCount, type);
         if (!_shared.TryGetValue(key, out Slot? slot)) _shared.Add(key, slot = Add(new PlainSource([tensor], type)));
         return slot;
     }

@@ -45,6 +45,9 @@ public sealed unsafe class WeightTensor
         }
     }
 
+    /// <summary>Equal for tensors over the same bytes; asking does not make them.</summary>
+    internal object Identity => _maker is null ? _data : _maker;
+
     /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
     internal void Release()
     {
