@@ -43,6 +43,22 @@ public sealed class FaultTests
         Assert.Equal(0, Emulator.Counter("live_bytes"));
     }
 
+    [Fact]
+    public async Task Pages_take_what_is_allowed_or_what_is_left()
+    {
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { KvCacheTokens = null, KvMemory = 1 << 20 }))
+            Assert.InRange(model.Memory.Held(MemoryOwner.KvCache), (1 << 20) - (16 * 512), 1 << 20);
+        Emulator.Configure("memory", "40M");
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { KvCacheTokens = null, GpuMemoryFraction = 0.95 }))
+        {
+            Assert.InRange(model.Memory.Total, 0.9 * (40 << 20), 0.95 * (40 << 20)); // one context for each sequence would be 4 MiB, and fits not
+            Assert.Equal(12, (await model.AnswerAsync(Fixture.WithPicture(), Fixture.Greedy)).TokenIds.Count);
+        }
+        var error = await Assert.ThrowsAsync<ConvLlavaException>(() => ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { KvCacheTokens = null, GpuMemoryFraction = 0.8 }));
+        Assert.Contains("left for the KV cache", error.Message, StringComparison.Ordinal);
+        Assert.Equal(0, Emulator.Counter("live_bytes"));
+    }
+
     [Theory]
     [InlineData(MemoryOwner.Weights, "weights", "dtype")]
     [InlineData(MemoryOwner.KvCache, "KV cache", "kv memory")]

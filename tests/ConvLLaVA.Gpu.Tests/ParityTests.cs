@@ -1,6 +1,7 @@
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Generation;
 using ConvLLaVA.Engine.Tensors;
+using ConvLLaVA.Engine.Tests;
 using Xunit;
 
 namespace ConvLLaVA.Gpu.Tests;
@@ -97,6 +98,55 @@ public sealed class ParityTests : IDisposable
         GenerationResult[] together = await Task.WhenAll(requests.Select(request => shared.AnswerAsync(request, Fixture.Greedy)));
         for (int i = 0; i < requests.Length; i++) Assert.Equal(expected[i].TokenIds, together[i].TokenIds);
         Assert.True(together[1].Usage.PromptTokens > 32, $"{together[1].Usage.PromptTokens} tokens: the prompt must cross pages");
+    }
+
+    [Theory]
+    [InlineData(3)] // padded to four rows, which the kernels for few rows take
+    [InlineData(11)] // padded to sixteen, which are matrix products of many rows
+    public async Task Many_requests_decode_together_in_padded_and_recorded_steps(int sequences)
+    {
+        PromptRequest[] requests = [.. Enumerable.Range(0, sequences).Select(i => PromptRequest.Raw(new string((char)('a' + i), 3 + (7 * i))))];
+        var expected = new List<GenerationResult>();
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, new LoadOptions { Device = Device.Cpu }))
+        {
+            foreach (PromptRequest request in requests) expected.Add(await model.AnswerAsync(request, Fixture.Greedy));
+        }
+        await using ConvLlava shared = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { MaxSequences = sequences, MaxStepTokens = 512, KvCacheTokens = 2048 });
+        GenerationResult[] together = await Task.WhenAll(requests.Select(request => shared.AnswerAsync(request, Fixture.Greedy)));
+        for (int i = 0; i < sequences; i++) Assert.Equal(expected[i].TokenIds, together[i].TokenIds);
+        Assert.True(shared.Gpu().ReplayedSteps > 0);
+    }
+
+    [Theory]
+    [InlineData(DType.Float16, 2e-3)]
+    [InlineData(DType.BFloat16, 1e-2)]
+    public async Task The_demo_model_answers_in_16_bits_as_on_the_CPU(DType type, double tolerance)
+    {
+        // Heads of 48: the only checkpoint here whose attention runs on tensor cores.
+        string folder = Path.Combine(Repository.Root, "models", "convllava-demo");
+        if (!Directory.Exists(folder)) Assert.Skip("models/convllava-demo is not there.");
+        PromptRequest request = PromptRequest.Ask("What is in this picture?", ImageInput.FromFile(Path.Combine(Repository.Root, "samples", "shapes-1.png")));
+        var options = new GenerationOptions { MaxNewTokens = 40 };
+        string cpu = Path.Combine(_scratch, "cpu.safetensors"), gpu = Path.Combine(_scratch, "gpu.safetensors");
+        await using (ConvLlava model = await ConvLlava.LoadAsync(folder, new LoadOptions { Device = Device.Cpu })) await model.DumpAsync(request, options, DumpTensors.All, cpu);
+        await using (ConvLlava model = await ConvLlava.LoadAsync(folder, Fixture.Cuda(type) with { MaxSequences = 1 })) await model.DumpAsync(request, options, DumpTensors.All, gpu);
+        (double worst, string tensor) = DumpPair.Compare(gpu, cpu, tolerance);
+        _output.WriteLine($"{type}: largest relative L2 {worst:E2}, of {tensor}");
+    }
+
+    [Theory]
+    [InlineData("eager")]
+    [InlineData("random:1")]
+    [InlineData("random:2")]
+    public async Task Whatever_order_the_device_works_in_the_tokens_are_the_same(string streams)
+    {
+        Emulator.Configure("streams", streams);
+        GenerationResult expected, actual;
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, new LoadOptions { Device = Device.Cpu }))
+            expected = await model.AnswerAsync(Fixture.WithPicture(), Fixture.Greedy);
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { MaxStepTokens = 9 }))
+            actual = await model.AnswerAsync(Fixture.WithPicture(), Fixture.Greedy);
+        Assert.Equal(expected.TokenIds, actual.TokenIds);
     }
 
     [Fact]
