@@ -110,17 +110,19 @@ public sealed class BlockPool
         FreeCount--;
     }
 
-    /// <summary>Seals a held page whose tokens are all written. When another page is sealed with the same key already, that one is
-    /// held in its place, so that a key never has two pages.</summary>
+    /// <summary>Seals a page of one table whose tokens are all written. When another page is sealed with the same key already, that one
+    /// is held in its place, so that a key never has two pages. A page in several hands cannot be sealed: what stands before it in
+    /// the other tables may be pages of other numbers, and would then be forgotten before it.</summary>
     /// <param name="block">The page.</param>
     /// <param name="key">What it holds, and all before it; not 0.</param>
     /// <returns>The page to use from now on.</returns>
-    /// <exception cref="BlockException">The page is free, sealed already, or does not exist.</exception>
+    /// <exception cref="BlockException">The page is free, shared, sealed already, or does not exist.</exception>
     public int Seal(int block, UInt128 key)
     {
         ArgumentOutOfRangeException.ThrowIfEqual(key, UInt128.Zero);
         if (_references[Checked(block)] == 0) throw new BlockException($"Page {block} is free and cannot be sealed.");
         if (_keys[block] != 0) throw new BlockException($"Page {block} is sealed already.");
+        if (_references[block] > 1) throw new BlockException($"Page {block} is shared and cannot be sealed.");
         if (_sealed.TryGetValue(key, out int same))
         {
             Reuse(same);

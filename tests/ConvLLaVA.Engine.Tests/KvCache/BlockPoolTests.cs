@@ -29,7 +29,7 @@ public sealed class BlockPoolTests
             }
             world.ReleaseAll();
             world.Check();
-        }).Check(Config.QuickThrowOnFailure.WithMaxTest(400));
+        }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
     }
 
     [Fact]
@@ -57,6 +57,22 @@ public sealed class BlockPoolTests
         Assert.False(pool.TryFind(11, out _));
         Assert.True(pool.TryFind(10, out _));
         Assert.Throws<InvalidOperationException>(() => pool.Take());
+    }
+
+    [Fact]
+    public void A_shared_page_is_not_sealed()
+    {
+        // The fork would take page numbers of an earlier table for the first page, the original keeps its own: of the two pages
+        // before the shared one, the sealed one could then be forgotten first.
+        var pool = new BlockPool(4, 2);
+        var table = new BlockTable(pool);
+        table.Prepare(0, 2, (_, _) => { });
+        BlockTable fork = table.Fork();
+        Assert.Throws<BlockException>(() => fork.Seal(0, 5));
+        table.Release();
+        fork.Seal(0, 5);
+        Assert.True(pool.TryFind(5, out int page));
+        Assert.Equal(fork.Blocks[0], page);
     }
 
     [Fact]
@@ -248,6 +264,11 @@ public sealed class BlockPoolTests
                 int block = table.Blocks[page];
                 if (_sealed.Values.All(entry => entry.Page != block))
                 {
+                    if (_pool.ReferencesOf(block) > 1)
+                    {
+                        Assert.Throws<BlockException>(() => table.Seal(page, key));
+                        return; // what follows continues a page that is not sealed
+                    }
                     table.Seal(page, key);
                     if (!_sealed.ContainsKey(key)) _sealed.Add(key, (block, [.. tokens.Skip(page * BlockSize).Take(BlockSize)], parent));
                     Assert.Equal(_sealed[key].Page, table.Blocks[page]);
