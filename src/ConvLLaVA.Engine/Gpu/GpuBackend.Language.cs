@@ -9,7 +9,7 @@ public sealed partial class GpuBackend
     private KvLayout? _replayedPages; // the pages that recorded steps write
 
     /// <inheritdoc/>
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward)
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
     {
         _stream.Enter();
         repeatable &= _options.UseGraphs && _stream.Observer is null;
@@ -27,6 +27,7 @@ public sealed partial class GpuBackend
             _repeatable = repeatable;
             if (repeatable) _graphs.Run(batch.TokenCount, forward);
             else forward();
+            after?.Invoke();
         }
         finally
         {

@@ -54,7 +54,7 @@ public sealed partial class GpuBackend : IBackend
             _transfer = Kept(new PinnedPair(_stream, ReadBytes));
             _arena = Kept(new WeightArena(_stream, _memory));
             _binder = new WeightBinder(_arena, options.Type);
-            _step = Kept(new StepArrays(_stream, _memory, _shape.QueryTile, tilesOnly: options.Deterministic));
+            _step = Kept(new StepArrays(_stream, _memory, _shape));
             _ropes = Kept(new RopeTables(_stream, _memory));
             _graphs = Kept(new DecodeGraphs(_stream, options.Logger));
             _gemms = Kept(new GemmPlans(_stream, _memory, options.Type));

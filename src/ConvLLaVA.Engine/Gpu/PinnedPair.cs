@@ -61,6 +61,19 @@ internal sealed unsafe class PinnedPair : IDisposable
         }
     }
 
+    /// <summary>Copies at most one buffer of device memory to the host and waits for it. What is returned holds until the pair's next use but one.</summary>
+    public byte* Receive(nint source, int bytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, ByteLength);
+        byte* buffer = Next();
+        CudaEvent copied = _copied[_turn];
+        _turn ^= 1;
+        _stream.CopyToHost(buffer, source, bytes);
+        _stream.Record(copied);
+        _stream.WaitFor(copied);
+        return buffer;
+    }
+
     /// <summary>Copies device memory to the host piece by piece; while one piece is taken the next is under way.</summary>
     /// <param name="source">Device address.</param>
     /// <param name="bytes">How many.</param>
