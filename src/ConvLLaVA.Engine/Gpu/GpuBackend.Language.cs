@@ -12,12 +12,14 @@ public sealed partial class GpuBackend
     public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
     {
         _stream.Enter();
+        _context.DrainReclaimed(); // what finalizers left; never during a recording
         repeatable &= _options.UseGraphs && _stream.Observer is null;
         int generation = _step.Generation + _ropes.Generation;
         try
         {
             if (repeatable && _replayedPages is { } pages) batch.Check("RunStep", batch.TokenCount, pages);
             _step.Upload(batch);
+            _stream.BeginStep();
             if (generation != _step.Generation + _ropes.Generation)
             {
                 _graphs.Clear(); // the arrays have moved

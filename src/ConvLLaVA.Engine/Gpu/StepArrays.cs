@@ -132,7 +132,8 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, KernelShape
         }
         Divide(batch, to);
         long end = Sampling.Put(batch.Sampling, to, _block!.Data, _sampling, _tables + ((long)batch.SequenceCount * TableStride));
-        _staging.Send(_block.Data, end * sizeof(int));
+        using CopyStream.Upload upload = stream.Copies.Begin();
+        _staging.Send(upload, _block.Data, end * sizeof(int));
     }
 
     /// <inheritdoc/>
