@@ -13,6 +13,7 @@ try
     {
         switch (stage)
         {
+            case "images": new ImageStage(options, record, Say).Run(); break;
             case "encoder": new EncoderStage(options, record, Say).Run(); break;
             case "llama": new LlamaStage(options, record, Say).Run(); break;
         }
