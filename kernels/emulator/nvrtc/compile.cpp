@@ -157,8 +157,14 @@ static std::string nvrtc_style(const std::string& messages, const std::string& n
     return text;
 }
 
+#if defined(EMULATOR_SANITIZE)
+static const char* const optimisation = "-O1";  // sanitized code is large: compiling it takes longer than running it
+#else
+static const char* const optimisation = "-O2";
+#endif
+
 static std::vector<std::string> flags(const Options& options) {
-    std::vector<std::string> list{"-std=" + options.standard, "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-gnu-unique",
+    std::vector<std::string> list{"-std=" + options.standard, optimisation, "-g1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-gnu-unique",
                                   "-Wno-unknown-pragmas", "-Wno-attributes"};
 #if defined(__x86_64__)
     list.push_back("-march=native");

@@ -138,8 +138,9 @@ public sealed class SafetensorsFile : TensorFile
             "I64" => DType.Int64,
             "I32" => DType.Int32,
             "U8" => DType.UInt8,
+            "I8" => DType.Int8,
             null => throw Broken(file, $"has no dtype for the tensor {name}"),
-            _ => throw Broken(file, $"gives the tensor {name} the dtype \"{text}\", expected F32, F16, BF16, I64, I32 or U8"),
+            _ => throw Broken(file, $"gives the tensor {name} the dtype \"{text}\", expected F32, F16, BF16, I64, I32, U8 or I8"),
         };
     }
 

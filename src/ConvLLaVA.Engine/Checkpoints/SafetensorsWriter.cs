@@ -182,6 +182,7 @@ public sealed class SafetensorsWriter : IDisposable
         DType.Int64 => "I64",
         DType.Int32 => "I32",
         DType.UInt8 => "U8",
+        DType.Int8 => "I8",
         _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),
     };
 

@@ -16,6 +16,7 @@ public sealed unsafe partial class CpuBackend : IBackend
     private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
     private readonly Scratch _scratch;
+    private readonly List<QueryTile> _tiles = []; // of the running attention
     private Scratch? _attentionScratch;
     private long _mappedBytes;
     private bool _disposed;
@@ -57,8 +58,11 @@ public sealed unsafe partial class CpuBackend : IBackend
     /// <inheritdoc/>
     public ConvLlavaException? Fault => null;
 
-    /// <summary>The kernels, for tests.</summary>
+    /// <summary>The kernels, for tests and probes.</summary>
     internal CpuKernels Kernels => _kernels;
+
+    /// <summary>The workers, for probes.</summary>
+    internal WorkerPool Pool => _pool;
 
     /// <inheritdoc/>
     public MemoryBlock Allocate(long bytes, MemoryOwner owner)

@@ -20,6 +20,9 @@ public enum DType
 
     /// <summary>Unsigned 8-bit integer.</summary>
     UInt8,
+
+    /// <summary>Signed 8-bit integer (codes of quantised weights).</summary>
+    Int8,
 }
 
 /// <summary>Facts about each <see cref="DType"/>.</summary>
@@ -31,7 +34,7 @@ public static class DTypes
         DType.Float32 or DType.Int32 => 4,
         DType.Float16 or DType.BFloat16 => 2,
         DType.Int64 => 8,
-        DType.UInt8 => 1,
+        DType.UInt8 or DType.Int8 => 1,
         _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),
     };
 

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using ConvLLaVA.Engine.Quantization;
 
 namespace ConvLLaVA.Engine.Tensors;
 
@@ -26,6 +27,13 @@ public sealed unsafe class WeightTensor
     internal WeightTensor(string name, DType dtype, ImmutableArray<long> shape, WeightMaker maker, string source)
         : this(name, dtype, shape, (nint)0, source) => _maker = maker;
 
+    /// <summary>A quantised matrix; its type and data are those of the codes, its shape is that of the weights.</summary>
+    public WeightTensor(string name, QuantizedTensor quantized, string source)
+        : this(name, quantized.Layout.CodeType, [quantized.Layout.Rows, quantized.Layout.Columns], (nint)0, source) => Quantized = quantized;
+
+    /// <summary>The codes and scales when this is a quantised matrix, else null. Who reads elements must look here first.</summary>
+    public QuantizedTensor? Quantized { get; }
+
     /// <summary>Full name in the checkpoint, e.g. <c>model.layers.0.mlp.up_proj.weight</c>.</summary>
     public string Name { get; }
 
@@ -40,17 +48,19 @@ public sealed unsafe class WeightTensor
     {
         get
         {
+            if (Quantized is { } quantized) return quantized.Bytes.Codes;
             if (_maker is not { } maker) return _data;
             lock (maker) return _data != 0 ? _data : _data = maker.Make();
         }
     }
 
     /// <summary>Equal for tensors over the same bytes; asking does not make them.</summary>
-    internal object Identity => _maker is null ? _data : _maker;
+    internal object Identity => (object?)Quantized ?? (_maker is null ? _data : _maker);
 
     /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
     internal void Release()
     {
+        Quantized?.Release();
         if (_maker is not { } maker) return;
         lock (maker)
         {
@@ -66,7 +76,7 @@ public sealed unsafe class WeightTensor
     public long ElementCount { get; }
 
     /// <summary>Number of bytes.</summary>
-    public long ByteLength => ElementCount * DType.SizeInBytes();
+    public long ByteLength => Quantized?.Layout.ByteLength ?? ElementCount * DType.SizeInBytes();
 
     /// <summary>The bytes of a tensor below 2 GiB.</summary>
     public ReadOnlySpan<byte> Bytes => new((void*)Data, checked((int)ByteLength));
@@ -75,7 +85,7 @@ public sealed unsafe class WeightTensor
     public static string Format(IEnumerable<long> shape) => "[" + string.Join(", ", shape) + "]";
 
     /// <inheritdoc/>
-    public override string ToString() => $"{Name} {Format(Shape)} {DType.Name()}";
+    public override string ToString() => $"{Name} {Format(Shape)} {Quantized?.Format.Name() ?? DType.Name()}";
 }
 
 /// <summary>Makes the bytes of one tensor when they are wanted, instead of a file.</summary>

@@ -1,0 +1,72 @@
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Engine.Quantization;
+
+/// <summary>A quantised matrix in the form that files have, which backends take or repack. Its bytes lie in a mapped file, or are made
+/// when they are first asked for and let go of when a backend has taken them.</summary>
+public sealed unsafe class QuantizedTensor
+{
+    private readonly Func<QuantizedBytes>? _make;
+    private readonly Lock _gate = new();
+    private QuantizedBytes? _bytes;
+
+    /// <summary>Wraps bytes that stay valid for as long as their owner lives.</summary>
+    public QuantizedTensor(QuantLayout layout, QuantizedBytes bytes)
+    {
+        Layout = layout;
+        _bytes = bytes;
+    }
+
+    /// <summary>A matrix that <paramref name="make"/> quantises when it is asked for.</summary>
+    internal QuantizedTensor(QuantLayout layout, Func<QuantizedBytes> make)
+    {
+        Layout = layout;
+        _make = make;
+    }
+
+    /// <summary>Format and shape.</summary>
+    public QuantLayout Layout { get; }
+
+    /// <summary>Format.</summary>
+    public QuantFormat Format => Layout.Format;
+
+    /// <summary>The parts. The addresses are valid until <see cref="Release"/>.</summary>
+    public QuantizedBytes Bytes
+    {
+        get
+        {
+            lock (_gate) return _bytes ??= _make!();
+        }
+    }
+
+    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
+    public void Release()
+    {
+        if (_make is null) return;
+        lock (_gate)
+        {
+            _bytes?.Owner?.Dispose();
+            _bytes = null;
+        }
+    }
+
+    /// <summary>The scales of an nf4 matrix in full, second level and offset applied. <paramref name="destination"/> holds
+    /// <see cref="QuantLayout.ScaleCount"/> values: [out, in / 64] unless blocks cross rows.</summary>
+    public void ExpandScales(Span<float> destination)
+    {
+        QuantizedBytes bytes = Bytes;
+        for (int i = 0; i < destination.Length; i++)
+        {
+            float absMax = ((float*)bytes.AbsMax)[i / QuantLayout.ScalesPerAbsMax];
+            destination[i] = (Nf4.ScaleMap[((byte*)bytes.Scales)[i]] * absMax) + bytes.Offset;
+        }
+    }
+}
+
+/// <summary>Where the parts of a quantised matrix lie. <see cref="QuantLayout"/> has their shapes.</summary>
+/// <param name="Codes">int8, uint8 or two 4-bit codes in a byte. [out, in] or [out, in / 2]</param>
+/// <param name="Scales">float16, float32 or, for nf4, uint8 codes of <see cref="Nf4.ScaleMap"/>. [out, groups], [out] or [blocks]</param>
+/// <param name="AbsMax">float32 factors of nf4's scales, or zero. [blocks / 256]</param>
+/// <param name="Offset">Added to nf4's scales.</param>
+/// <param name="Owner">Frees them, or null.</param>
+public sealed record QuantizedBytes(nint Codes, nint Scales, nint AbsMax = 0, float Offset = 0, IDisposable? Owner = null);
