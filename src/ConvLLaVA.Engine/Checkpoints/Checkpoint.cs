@@ -46,9 +46,9 @@ public sealed class Checkpoint : IDisposable
             List<WeightTensor> ignored = [];
             _languageTensors = CheckpointValidator.Select(
                 ExpectedTensors.LanguageModel(Config).Concat(ExpectedTensors.Projector(Config, _vision.OutputSize)), parts.Language, directory,
-                name => CheckpointValidator.IsHarmlessInLanguageModel(name, Config), ignored);
+                name => CheckpointValidator.IsHarmlessInLanguageModel(name, Config), ignored, Config.Quantization);
             _visionTensors = CheckpointValidator.Select(ExpectedTensors.Vision(_vision), parts.Tensors, parts.Source,
-                name => CheckpointValidator.IsHarmlessInVision(name, _vision), ignored);
+                name => CheckpointValidator.IsHarmlessInVision(name, _vision), ignored, Config.Quantization);
             _summary = Summarise(ignored);
         }
         catch
@@ -255,7 +255,7 @@ public sealed class Checkpoint : IDisposable
         return new CheckpointSummary(
             [.. _sets.SelectMany(set => set.Files).Select(file => new CheckpointFile(file.Path, file.Length))],
             CheckpointPart.Sum(_visionTensors.Values), CheckpointPart.Sum(byProjector[true]), CheckpointPart.Sum(byProjector[false]),
-            [.. _languageTensors.Values.Concat(_visionTensors.Values).Select(tensor => tensor.DType).Distinct().Order()],
+            [.. _languageTensors.Values.Concat(_visionTensors.Values).Where(tensor => tensor.Quantized is null).Select(tensor => tensor.DType).Distinct().Order()],
             [.. ignored.Select(tensor => tensor.Name).Order(StringComparer.Ordinal)]);
     }
 
