@@ -166,7 +166,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         long started = Stopwatch.GetTimestamp();
         try
         {
-            foreach (RunningSequence sequence in _plan.Sequences) sequence.Answer!.Start();
+            for (int s = 0; s < _plan.Sequences.Count; s++) _plan.Sequences[s].Answer!.Start();
             _runner.Forward(_plan);
         }
         catch (Exception error)
@@ -182,8 +182,9 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
 
     private bool EncodeNewImages()
     {
-        foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences])
+        for (int s = 0; s < _plan.Sequences.Count; s++)
         {
+            RunningSequence sequence = _plan.Sequences[s];
             if (sequence.Request.Images is null || sequence.Features is not null || !sequence.NeedsImages) continue;
             sequence.Answer!.Start();
             long started = Stopwatch.GetTimestamp();

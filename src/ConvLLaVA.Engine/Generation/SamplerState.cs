@@ -12,15 +12,16 @@ internal sealed class SamplerState(ulong seed)
     /// <summary>Numbers drawn so far.</summary>
     public ulong Draws { get; private set; }
 
-    /// <summary>How often each token was generated.</summary>
-    public IReadOnlyDictionary<int, int> Counts => _counts;
+    /// <summary>How often each counted token was generated.</summary>
+    public Dictionary<int, int> Counts => _counts;
 
     /// <summary>Books a generated token.</summary>
     /// <param name="id">The token.</param>
     /// <param name="drawn">Whether a number was drawn for it.</param>
-    public void Book(int id, bool drawn)
+    /// <param name="counted">Whether penalties will want to know of it.</param>
+    public void Book(int id, bool drawn, bool counted)
     {
-        _counts[id] = _counts.GetValueOrDefault(id) + 1;
+        if (counted) _counts[id] = _counts.GetValueOrDefault(id) + 1;
         if (drawn) Draws++;
     }
 }

@@ -14,7 +14,7 @@ internal static class SamplingRows
     private const float LeastTopP = 1.2e-7f;
 
     /// <summary>Writes the rows.</summary>
-    public static void Fill(SamplingBatch batch, IReadOnlyList<SamplingRow> rows, int vocabulary)
+    public static void Fill(SamplingBatch batch, List<SamplingRow> rows, int vocabulary)
     {
         int maxCounted = 0, maxWanted = -1;
         foreach (SamplingRow row in rows)
@@ -57,7 +57,7 @@ internal static class SamplingRows
     {
         int token = batch.Tokens[index];
         if (token < 0) throw new ConvLlavaException("The model produced logits that are not numbers; its weights or the picture's features are broken.");
-        row.State.Book(token, row.Options.Samples);
+        row.State.Book(token, row.Options.Samples, Penalises(row.Options));
         entry = null;
         if (batch.Wanted[index] < 0) return token;
         var likeliest = new TokenLogProb[batch.Wanted[index]];

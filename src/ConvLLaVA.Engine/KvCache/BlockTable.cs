@@ -5,6 +5,7 @@ namespace ConvLLaVA.Engine.KvCache;
 public sealed class BlockTable(BlockPool pool)
 {
     private readonly List<int> _blocks = [];
+    private readonly List<int> _replaced = []; // empty but for a moment
 
     /// <summary>Page numbers in order.</summary>
     public IReadOnlyList<int> Blocks => _blocks;
@@ -35,19 +36,17 @@ public sealed class BlockTable(BlockPool pool)
         if (BlocksNeeded(start, end) > pool.FreeCount)
             throw new InvalidOperationException($"{BlocksNeeded(start, end)} pages are needed but {pool.FreeCount} are free.");
         int first = start / pool.BlockSize, last = Math.Min(_blocks.Count, pool.BlocksFor(end)) - 1;
-        int[] before = [.. _blocks];
         for (int i = first; i <= last; i++)
         {
             if (pool.IsWritable(_blocks[i])) continue;
             int own = pool.Take();
             copy(_blocks[i], own);
+            _replaced.Add(_blocks[i]);
             _blocks[i] = own;
         }
         // Last first, as everywhere: a page must not be forgotten while one that continues it is findable.
-        for (int i = last; i >= first; i--)
-        {
-            if (_blocks[i] != before[i]) pool.Release(before[i]);
-        }
+        for (int i = _replaced.Count - 1; i >= 0; i--) pool.Release(_replaced[i]);
+        _replaced.Clear();
         while (Room < end) _blocks.Add(pool.Take());
     }
 

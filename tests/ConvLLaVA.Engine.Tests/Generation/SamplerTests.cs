@@ -115,9 +115,9 @@ public sealed class SamplerTests
         Assert.Equal([-2, -6, -3.5f], logits); // negative logits are multiplied
 
         state = new SamplerState(0);
-        state.Book(2, drawn: false);
-        state.Book(2, drawn: false);
-        state.Book(1, drawn: false);
+        state.Book(2, drawn: false, counted: true);
+        state.Book(2, drawn: false, counted: true);
+        state.Book(1, drawn: false, counted: true);
         logits = [1, 1, 1];
         Choose(logits, Greedy with { PresencePenalty = 0.5f, FrequencyPenalty = 0.25f }, state, out _);
         Assert.Equal([1, 0.25f, 0], logits);
@@ -129,7 +129,7 @@ public sealed class SamplerTests
         float[] logits = [1, 3, 2, 0];
         double sum = logits.Sum(value => Math.Exp(value));
         var state = new SamplerState(9);
-        state.Book(1, drawn: false);
+        state.Book(1, drawn: false, counted: true);
         int chosen = Choose([.. logits], Sampling with { TopK = 1, RepetitionPenalty = 100, LogProbs = true, TopLogProbs = 3 }, state, out LogProbEntry? entry);
         Assert.Equal(2, chosen);
         Assert.Equal(2, entry!.Chosen.Id);
@@ -170,7 +170,7 @@ public sealed class SamplerTests
         ];
         var sampler = new Sampler();
         var batch = new SamplingBatch();
-        SamplingRows.Fill(batch, rows, 300);
+        SamplingRows.Fill(batch, [.. rows], 300);
         for (int row = 0; row < rows.Length; row++) sampler.Choose([.. logits[row]], batch, row);
         for (int row = 0; row < rows.Length; row++)
         {
@@ -183,7 +183,7 @@ public sealed class SamplerTests
         static SamplerState State(ulong seed)
         {
             var state = new SamplerState(seed);
-            for (int i = 0; i < 20; i++) state.Book((int)seed * i, drawn: i % 2 == 0);
+            for (int i = 0; i < 20; i++) state.Book((int)seed * i, drawn: i % 2 == 0, counted: true);
             return state;
         }
     }
