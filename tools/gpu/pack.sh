@@ -6,9 +6,7 @@ cd "$(dirname "$0")/../.."
 out=artifacts/aot
 linker=(); command -v clang >/dev/null || linker=(-p:CppCompilerAndLinker=gcc)
 rm -rf "$out"
-# Without a named instruction set the code is made for the oldest x86-64 and the CPU side (picture resizing, synthetic weights, the
-# self-test's reference) is tens of times slower. Every machine with a GPU that counts has AVX2.
-dotnet publish src/ConvLLaVA.Cli -c Release -r linux-x64 -p:PublishAot=true -p:PackAsTool=false -p:StripSymbols=true -p:IlcInstructionSet=x86-64-v3 "${linker[@]}" -o "$out"
+dotnet publish src/ConvLLaVA.Cli -c Release -r linux-x64 -p:PublishAot=true -p:PackAsTool=false -p:StripSymbols=true "${linker[@]}" -o "$out"
 find "$out" -name '*.dbg' -o -name '*.pdb' -o -name '*.xml' | xargs -r rm -f
 "$out/convllava" --help >/dev/null
 total=$(du -sm "$out" | cut -f1)
