@@ -59,7 +59,7 @@ internal static class Backends
     {
         if (options.WeightType is { } asked) return asked;
         DType stored = checkpoint.Get(TensorNames.LmHead).DType;
-        if (stored != DType.Float32) return stored;
+        if (stored is DType.Float16 or DType.BFloat16) return stored;
         return checkpoint.Summary.DTypes.FirstOrDefault(type => type is DType.Float16 or DType.BFloat16, DType.Float16);
     }
 

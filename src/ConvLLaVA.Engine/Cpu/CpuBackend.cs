@@ -138,6 +138,7 @@ public sealed unsafe partial class CpuBackend : IBackend
         _pool.Dispose();
         _scratch.Dispose();
         _attentionScratch?.Dispose();
+        _quantInput?.Dispose();
         foreach (RopeTable rope in _ropes.Values) rope.Dispose();
         foreach (NativeBlock block in _owned) block.Dispose();
         Memory.Add(MemoryOwner.MappedWeights, -_mappedBytes);
