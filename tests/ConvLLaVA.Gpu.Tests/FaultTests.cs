@@ -16,12 +16,13 @@ public sealed class FaultTests
     public async Task Once_warm_nothing_is_asked_of_the_driver()
     {
         await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda());
+        GenerationOptions penalised = Fixture.Greedy with { FrequencyPenalty = 0.5f, Temperature = 1, Seed = 1 }; // a history that grows
         PromptRequest[] requests = [Fixture.WithPicture(), PromptRequest.Raw("Tell me a story about a cat")];
-        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, Fixture.Greedy)));
-        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, Fixture.Greedy)));
+        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, penalised)));
+        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, penalised)));
         (long, long, long, long) before = Allocations();
         long own = model.Gpu().DriverAllocations;
-        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, Fixture.Greedy)));
+        await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, penalised)));
         Assert.Equal(before, Allocations());
         Assert.Equal(own, model.Gpu().DriverAllocations);
         Assert.Equal(0, model.Memory.Held(MemoryOwner.ImageFeatures));

@@ -32,9 +32,11 @@ public sealed class SamplingTests
                 row % 4 == 1 ? 0.05f * (row % 9) : 0, (ulong)random.NextInt64(), (ulong)(row % 4)));
         }
         int[] tokens = Run(logits, rules, block, order);
+        var cpu = new Sampler();
         for (int row = 0; row < rules.Count; row++)
         {
             int expected = SamplingReference.Choose(logits[row], rules[row]);
+            Assert.Equal(expected, OnCpu(cpu, logits[row], rules[row]));
             Assert.True(expected == tokens[row], $"Row {row}, {rules[row]}: {tokens[row]}, but {expected} is expected.");
         }
     }
@@ -68,16 +70,11 @@ public sealed class SamplingTests
         List<SamplingRule> rules = [];
         List<int> expected = [];
         var sampler = new Sampler();
-        var batch = new SamplingBatch();
         for (int row = 0; row < 240; row++)
         {
             logits.Add(Numbers.Normal(row, 400, scale: 2));
             rules.Add(new SamplingRule(row % 5 == 0 ? 0 : 0.5f + row % 3 * 0.4f, row % 4 == 0 ? 0 : 40, row % 3 == 0 ? 0.9f : 1, row % 7 == 0 ? 0.05f : 0, (ulong)row * 7919, (ulong)(row % 3)));
-            batch.Reset(1, 0, -1);
-            (batch.Temperatures[0], batch.TopK[0], batch.TopP[0], batch.MinP[0]) = (rules[row].Temperature, rules[row].TopK, rules[row].TopP, rules[row].MinP);
-            (batch.Seeds[0], batch.Draws[0], batch.Counted[0], batch.Wanted[0]) = (rules[row].Seed, rules[row].Draws, 0, -1);
-            sampler.Choose([.. logits[row]], batch, 0);
-            expected.Add(batch.Tokens[0]);
+            expected.Add(OnCpu(sampler, logits[row], rules[row]));
         }
         int[] tokens = Run(logits, rules, 256);
         Assert.Equal(expected, tokens);
@@ -121,6 +118,16 @@ public sealed class SamplingTests
             double exact = Math.Exp(x), weight = SamplingReference.Weight(x, 0, 1) / (double)(1 << 30);
             Assert.InRange(weight, exact * (1 - 2e-7) - Math.ScaleB(1, -30), exact * (1 + 2e-7));
         }
+    }
+
+    private static int OnCpu(Sampler sampler, float[] logits, SamplingRule rule)
+    {
+        var batch = new SamplingBatch();
+        batch.Reset(1, 0, -1);
+        (batch.Temperatures[0], batch.TopK[0], batch.TopP[0], batch.MinP[0]) = (rule.Temperature, rule.TopK, rule.TopP, rule.MinP);
+        (batch.Seeds[0], batch.Draws[0], batch.Counted[0], batch.Wanted[0]) = (rule.Seed, rule.Draws, 0, -1);
+        sampler.Choose([.. logits], batch, 0);
+        return batch.Tokens[0];
     }
 
     private static int[] Run(List<float[]> logits, List<SamplingRule> rules, int block, string order = "reverse") => EmulatedDevice.Run(run =>
