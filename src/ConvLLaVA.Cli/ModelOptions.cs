@@ -14,6 +14,7 @@ internal sealed class ModelOptions
     private readonly Option<string?> _visionTower = new("--vision-tower") { Description = "Folder of the vision tower, ahead of where the checkpoint says.", HelpName = "DIR" };
     private readonly Option<string> _device = new("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto", HelpName = "DEVICE" };
     private readonly Option<string> _dtype = new("--dtype") { Description = "Precision weights are kept in, and on a GPU computed in: auto (as stored), float32, float16 or bfloat16.", DefaultValueFactory = _ => "auto", HelpName = "TYPE" };
+    private readonly QuantizeOptions _quantize = new();
     private readonly Option<int> _threads = new("--threads") { Description = "CPU threads; 0 uses all.", HelpName = "N" };
     private readonly Option<int?> _kvTokens = new("--kv-tokens") { Description = "Tokens the KV cache has room for.", HelpName = "N" };
     private readonly Option<string?> _kvMemory = new("--kv-memory") { Description = "Memory the KV cache may take, such as 2GiB.", HelpName = "BYTES" };
@@ -28,6 +29,7 @@ internal sealed class ModelOptions
     public void AddTo(Command command)
     {
         foreach (Option option in (Option[])[_model, _visionTower, _device, _dtype, _threads, _kvTokens, _kvMemory, _gpu, _gpuFraction, _deterministic, _kernels, _maxPixels, _verbose]) command.Add(option);
+        _quantize.AddTo(command);
     }
 
     /// <summary>Folder of the model: <c>--model</c>, or the demo model's.</summary>
@@ -45,6 +47,7 @@ internal sealed class ModelOptions
             var name when DTypeNames.TryParse(name) is { } type => type,
             var other => throw new InvalidInputException($"--dtype is '{other}' but must be auto, float32, float16 or bfloat16."),
         },
+        Quantize = _quantize.Options(parsed),
         Threads = parsed.GetValue(_threads),
         KvCacheTokens = parsed.GetValue(_kvTokens),
         KvMemory = parsed.GetValue(_kvMemory) is { } bytes ? ByteCount(bytes) : null,

@@ -38,7 +38,7 @@ internal static class Backends
             case Device.Cuda:
                 // Without NVRTC a complete kernel cache will do; what is missing is said when it is looked for.
                 CudaAvailability found = CudaAvailability.Probe(needsCompiler: false);
-                if (found.Reason is { } reason) throw new InvalidInputException($"The GPU that was asked for (device cuda) cannot be used: {reason}");
+                if (found.Reason is { } reason) throw new InvalidInputException($"The GPU that was asked for (device cuda) cannot be used: {reason} 'convllava doctor' lists every place that was looked at.");
                 return new GpuBackend(Gpu(options, heads, gpuType(), found, logger));
             case Device.Auto:
                 CudaAvailability cuda = CudaAvailability.Probe();
@@ -59,7 +59,7 @@ internal static class Backends
     {
         if (options.WeightType is { } asked) return asked;
         DType stored = checkpoint.Get(TensorNames.LmHead).DType;
-        if (stored != DType.Float32) return stored;
+        if (stored is DType.Float16 or DType.BFloat16) return stored;
         return checkpoint.Summary.DTypes.FirstOrDefault(type => type is DType.Float16 or DType.BFloat16, DType.Float16);
     }
 

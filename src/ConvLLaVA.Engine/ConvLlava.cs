@@ -4,6 +4,7 @@ using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Generation;
 using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using ConvLLaVA.Engine.Text;
 using Microsoft.Extensions.Logging;
@@ -22,6 +23,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     private readonly GenerationEngine _engine;
     private readonly PromptBuilder _prompts;
     private readonly WeightConverter? _converted;
+    private readonly WeightQuantizer? _quantizer;
     private int _disposed;
 
     private ConvLlava(Checkpoint checkpoint, IBackend backend, string why, LoadOptions options, IProgress<LoadProgress>? progress, CancellationToken cancellation)
@@ -35,7 +37,12 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         cancellation.ThrowIfCancellationRequested();
         // A GPU converts on the way to the device.
         if (options.WeightType is { } type && ObservedBackend.Unwrap(backend) is CpuBackend) _converted = new WeightConverter(backend, type);
-        _model = new LlavaModel(backend, checkpoint, Weights(checkpoint.Get), Weights(checkpoint.GetVision), progress, cancellation);
+        if (options.Quantize is { } quantize) _quantizer = new WeightQuantizer(quantize, options.Threads, cancellation);
+        // On the CPU packing is the work of loading; a GPU does it on the way to the device.
+        bool packs = ObservedBackend.Unwrap(backend) is CpuBackend && (options.Quantize ?? checkpoint.Config.Quantization) is not null;
+        _model = new LlavaModel(backend, checkpoint, name => Converted(_quantizer?.Language(name, checkpoint.Get(name)) ?? checkpoint.Get(name)),
+            name => Converted(_quantizer?.Vision(name, checkpoint.GetVision(name)) ?? checkpoint.GetVision(name)), progress, packs ? 0.9 : 0.3, cancellation);
+        if (_quantizer is { Skipped: { Count: > 0 } skipped }) LogSkipped(logger, skipped.Count, skipped.First());
         cancellation.ThrowIfCancellationRequested();
         progress?.Report(new LoadProgress("memory", 0.95));
         _runner = new ModelRunner(_model, backend, _prompts.TileHeight, _prompts.TileWidth, options);
@@ -179,6 +186,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         IBackend? backend = null;
         try
         {
+            if (options.Quantize is { } quantize) RequireQuantizable(checkpoint, quantize);
             backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Gpu") ?? NullLogger.Instance, out string why);
             if (options.Profiler is { } profiler) backend = profiler.Attach(backend);
             return new ConvLlava(checkpoint, backend, why, options, progress, cancellation);
@@ -191,6 +199,16 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         }
     }
 
+    /// <summary>Refuses to quantise what is quantised, and an output head that is the embedding table.</summary>
+    /// <exception cref="InvalidInputException">It cannot be quantised that way.</exception>
+    internal static void RequireQuantizable(Checkpoint checkpoint, QuantOptions options)
+    {
+        if (checkpoint.Config.Quantization is { } already)
+            throw new InvalidInputException($"{checkpoint.Directory} is quantised already ({already.Format.Name()}) and cannot be quantised to {options.Format.Name()}; take the checkpoint that it was made from.");
+        if (options.LmHead && checkpoint.Config.TieWordEmbeddings)
+            throw new InvalidInputException($"The output head of {checkpoint.Directory} is its embedding table, which is not quantised; leave the option for the head away.");
+    }
+
     private static LlamaTokenizer LoadTokenizer(string folder, LlavaConfig? config) => LlamaTokenizer.Load(folder, new TokenizerOptions
     {
         AddImPatchToken = config?.MmUseImPatchToken ?? false,
@@ -201,8 +219,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
     /// <c>config.json</c>.</summary>
     private IReadOnlyList<int> EosTokenIds => _checkpoint.Generation.EosTokenIds is { Length: > 0 } suggested ? suggested : Config.EosTokenIds;
 
-    private Func<string, WeightTensor> Weights(Func<string, WeightTensor> stored)
-        => _converted is null ? stored : name => _converted.Convert(stored(name));
+    private WeightTensor Converted(WeightTensor tensor) => _converted?.Convert(tensor) ?? tensor;
 
     private async Task<SequenceRequest> PrepareAsync(PromptRequest request, GenerationOptions options, CancellationToken cancellation)
     {
@@ -226,6 +243,9 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
 
     [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "Running on {Backend} ({Why}).")]
     private static partial void LogBackend(ILogger logger, string backend, string why);
+
+    [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "{Count} matrices have an odd number of inputs, which do not fit into bytes in pairs, and stay as they are stored, such as {Name}.")]
+    private static partial void LogSkipped(ILogger logger, int count, string name);
 
     private sealed class TextDecoder(StreamingDecoder decoder) : ITextDecoder
     {

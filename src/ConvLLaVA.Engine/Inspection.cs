@@ -42,7 +42,7 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
         ILogger logger = options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Checkpoints") ?? NullLogger.Instance;
         using Checkpoint checkpoint = Checkpoint.Open(folder, new CheckpointOptions { VisionTower = options.VisionTower, Logger = logger });
         using var backend = new CpuBackend(options.Threads);
-        var model = new LlavaModel(backend, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        var model = new LlavaModel(backend, checkpoint, name => Unread(checkpoint.Get(name)), name => Unread(checkpoint.GetVision(name)));
         (int height, int width) = PromptBuilder.TileSize(checkpoint.Preprocessor);
         long workspace = model.PlanWorkspace(height, width, options.MaxStepTokens, options.MaxSequences);
         LlavaConfig config = checkpoint.Config;
@@ -52,13 +52,17 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
             model.TokensPerTile(height, width), workspace, perToken, kvCache, OnGpu(checkpoint, options, height, width));
     }
 
+    /// <summary>A quantised matrix as floats without data: binding it would repack it, and planning wants its shape only.</summary>
+    private static WeightTensor Unread(WeightTensor tensor)
+        => tensor.Quantized is null ? tensor : new WeightTensor(tensor.Name, DType.BFloat16, tensor.Shape, 0, tensor.Source);
+
     private static GpuInspection OnGpu(Checkpoint checkpoint, LoadOptions options, int height, int width)
     {
         LlavaConfig config = checkpoint.Config;
         DType type = Backends.GpuType(options, checkpoint);
         int rows = Math.Min(options.MaxSequences, options.MaxStepTokens);
         using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, rows, options.Deterministic, 90));
-        var model = new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        var model = new LlavaModel(planner, checkpoint, name => Unread(checkpoint.Get(name)), name => Unread(checkpoint.GetVision(name)));
         int padded = planner.PaddedDecodeRows(rows);
         long workspace = model.PlanWorkspace(height, width, Math.Max(options.MaxStepTokens, padded), Math.Max(options.MaxSequences, padded));
         return new GpuInspection(type, planner.WeightBytes, workspace, ModelRunner.KvBytesPerToken(config, type));

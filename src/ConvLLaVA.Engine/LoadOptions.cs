@@ -1,4 +1,5 @@
 using ConvLLaVA.Engine.Instruments;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging;
 
@@ -33,6 +34,10 @@ public sealed record LoadOptions
     /// loader computes with. On a GPU it is also the precision of activations and KV pages; null then takes the 16-bit type that
     /// the checkpoint is stored in, and <see cref="DType.Float32"/> is for comparing with the CPU. Arithmetic is fp32 in any case.</summary>
     public DType? WeightType { get; init; }
+
+    /// <summary>Which weights are quantised while loading, and how; null leaves them as they are. Only for a checkpoint that is not
+    /// quantised already.</summary>
+    public QuantOptions? Quantize { get; init; }
 
     /// <summary>CPU threads; 0 means all the process may use.</summary>
     public int Threads { get; init; }
@@ -92,6 +97,8 @@ public sealed record LoadOptions
         }
         if (GpuMemoryFraction is not (> 0 and <= 1)) throw new InvalidInputException($"{nameof(GpuMemoryFraction)} is {GpuMemoryFraction} but must be over 0 and at most 1.");
         if (KvMemory is { } bytes && bytes < 1) throw new InvalidInputException($"{nameof(KvMemory)} is {bytes} but must be at least 1.");
+        if (Quantize is { } quantize && !Enum.IsDefined(quantize.Format))
+            throw new InvalidInputException($"{nameof(Quantize)} asks for format {(int)quantize.Format}, which does not exist.");
         if (WeightType is { } type && !type.IsFloating())
             throw new InvalidInputException($"{nameof(WeightType)} is {type.Name()} but weights can only be float32, float16 or bfloat16.");
     }

@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Checkpoints;
@@ -11,16 +12,23 @@ internal static class CheckpointValidator
     /// <param name="source">Folder or file for the message about a missing tensor.</param>
     /// <param name="harmless">Says which other tensors may be there.</param>
     /// <param name="ignored">Receives those.</param>
+    /// <param name="quantization">How matrices that are stored in parts are quantised.</param>
     /// <returns>The expected tensors by name.</returns>
     /// <exception cref="InvalidInputException">A tensor is missing, misshapen, of an integer type or not known.</exception>
     public static Dictionary<string, WeightTensor> Select(IEnumerable<ExpectedTensor> expected, IReadOnlyDictionary<string, WeightTensor> found,
-        string source, Func<string, bool> harmless, List<WeightTensor> ignored)
+        string source, Func<string, bool> harmless, List<WeightTensor> ignored, QuantOptions? quantization = null)
     {
         Dictionary<string, WeightTensor> selected = [];
+        HashSet<string> parts = [];
         foreach (ExpectedTensor want in expected)
         {
             if (!found.TryGetValue(want.Name, out WeightTensor? have))
             {
+                if (QuantizedParts.Compose(want, found, quantization, source, parts) is { } quantized)
+                {
+                    selected.Add(want.Name, quantized);
+                    continue;
+                }
                 throw new InvalidInputException($"The tensor {want.Name} of shape {WeightTensor.Format(want.Shape)} is missing in {source}.");
             }
             if (!have.Shape.SequenceEqual(want.Shape))
@@ -36,7 +44,7 @@ internal static class CheckpointValidator
         }
         foreach ((string name, WeightTensor tensor) in found)
         {
-            if (selected.ContainsKey(name)) continue;
+            if (selected.ContainsKey(name) || parts.Contains(name)) continue;
             if (!harmless(name)) throw new InvalidInputException($"The tensor {tensor.Name} in {tensor.Source} has no place in the model that the configuration describes.");
             ignored.Add(tensor);
         }

@@ -2,6 +2,7 @@ using System.Collections.Immutable;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Checkpoints;
@@ -107,6 +108,12 @@ public sealed record LlavaConfig
     /// <summary><c>tokenizer_padding_side</c>; default <c>right</c>.</summary>
     public string TokenizerPaddingSide { get; init; } = "right";
 
+    /// <summary>Name of the field that says how weights are quantised.</summary>
+    public const string QuantizationField = "convllava_quantization";
+
+    /// <summary>How the weights in the files are quantised, or null when they are not.</summary>
+    public QuantOptions? Quantization { get; init; }
+
     /// <summary><c>torch_dtype</c>: the precision the weights were saved in, as a hint; null when missing.</summary>
     public DType? TorchDType { get; init; }
 
@@ -181,6 +188,7 @@ public sealed record LlavaConfig
             ImageGridPinpoints = Pinpoints(fields),
             TokenizerModelMaxLength = MaxLength(fields, "tokenizer_model_max_length"),
             TokenizerPaddingSide = PaddingSide(fields, "tokenizer_padding_side"),
+            Quantization = Quantized(fields),
             TorchDType = Precision(fields, fields.Has("torch_dtype") ? "torch_dtype" : "dtype"),
         };
     }
@@ -275,6 +283,16 @@ public sealed record LlavaConfig
     {
         string side = fields.String(name, "right")!;
         return side is "right" or "left" ? side : throw fields.Wrong(name, $"\"{side}\"", "\"right\" or \"left\"");
+    }
+
+    private static QuantOptions? Quantized(JsonFields fields)
+    {
+        if (fields.Object(QuantizationField) is not JsonFields quantization) return null;
+        int version = quantization.Int("version", 1, 1, int.MaxValue);
+        if (version != 1) throw quantization.Wrong("version", Text(version), "1, the only one this engine knows");
+        QuantFormat format = QuantFormats.TryParse(quantization.String("format"))
+            ?? throw quantization.Wrong("format", $"\"{quantization.String("format")}\"", $"one of {QuantFormats.AllNames}");
+        return new QuantOptions(format, quantization.Bool("vision", false), quantization.Bool("lm_head", false));
     }
 
     private static DType? Precision(JsonFields fields, string name) => fields.String(name) switch

@@ -111,7 +111,7 @@ public sealed unsafe class PyTorchBinFile : TensorFile
         long count = CheckView(name, tensor);
         nint start = _file.Address(entry.Offset) + (nint)(tensor.Offset * size);
         if (!IsContiguous(tensor)) start = Materialise(name, tensor, start, count, size);
-        return new WeightTensor(name, dtype, tensor.Shape, start, Path);
+        return new WeightTensor(name, dtype, tensor.Shape, start, Path) { IsMapped = IsContiguous(tensor) };
     }
 
     /// <summary>Checks that every element the view reaches lies in its storage; returns how many elements it has.</summary>

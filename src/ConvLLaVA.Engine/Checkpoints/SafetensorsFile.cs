@@ -124,7 +124,7 @@ public sealed class SafetensorsFile : TensorFile
             throw Broken(file, string.Create(CultureInfo.InvariantCulture,
                 $"gives the tensor {name} {end - begin} bytes, expected {bytes} for {dtype.Name()} {WeightTensor.Format(shape)}"));
         }
-        return (new WeightTensor(name, dtype, shape, file.Address(dataStart + begin), file.Path), begin, end);
+        return (new WeightTensor(name, dtype, shape, file.Address(dataStart + begin), file.Path) { IsMapped = true }, begin, end);
     }
 
     private static DType ReadDType(MappedFile file, string name, JsonElement entry)

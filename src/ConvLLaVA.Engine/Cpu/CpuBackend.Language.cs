@@ -5,7 +5,11 @@ namespace ConvLLaVA.Engine.Cpu;
 public sealed unsafe partial class CpuBackend
 {
     /// <inheritdoc/>
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => forward();
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
+    {
+        forward();
+        after?.Invoke();
+    }
 
     /// <inheritdoc/>
     public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
@@ -29,20 +33,19 @@ public sealed unsafe partial class CpuBackend
     public void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer,
         Tensor query, Workspace workspace)
     {
-        var weights = (CpuLinear)qkv;
         int headDim = rope.HeadDim;
-        RequireRows("NormQkvRope", input, weights.InFeatures, query, query.Columns);
+        RequireRows("NormQkvRope", input, qkv.InFeatures, query, query.Columns);
         if (headDim <= 0 || headDim % 2 != 0 || query.Columns % headDim != 0)
             throw new ArgumentException($"NormQkvRope: {query.Columns} columns of queries and head_dim {headDim} do not fit together.");
-        int kvColumns = (weights.OutFeatures - query.Columns) / 2;
-        if (kvColumns <= 0 || 2 * kvColumns + query.Columns != weights.OutFeatures || kvColumns % headDim != 0)
+        int kvColumns = (qkv.OutFeatures - query.Columns) / 2;
+        if (kvColumns <= 0 || 2 * kvColumns + query.Columns != qkv.OutFeatures || kvColumns % headDim != 0)
         {
-            throw new ArgumentException($"NormQkvRope: {weights.OutFeatures} outputs do not hold {query.Columns} columns of queries "
+            throw new ArgumentException($"NormQkvRope: {qkv.OutFeatures} outputs do not hold {query.Columns} columns of queries "
                 + $"and keys and values of head_dim {headDim}.");
         }
         using Workspace.Scope scope = workspace.Open();
         Tensor normed = workspace.Take(input.Rows, input.Columns);
-        Tensor projected = workspace.Take(input.Rows, weights.OutFeatures);
+        Tensor projected = workspace.Take(input.Rows, qkv.OutFeatures);
         if (query.Data == 0 || input.Rows == 0) return;
 
         var pages = (KvPages)kv;
@@ -53,7 +56,7 @@ public sealed unsafe partial class CpuBackend
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(layer, layout.Layers);
         batch.Check("NormQkvRope", input.Rows, layout);
         RmsNormRows(input, (CpuNorm)norm, normed);
-        Product(normed, weights, EpilogueKind.Store, projected);
+        Product(normed, qkv, EpilogueKind.Store, projected);
 
         int highest = 0;
         for (int t = 0; t < input.Rows; t++) highest = Math.Max(highest, batch.Positions[t]);
@@ -91,6 +94,15 @@ public sealed unsafe partial class CpuBackend
     {
         new ReadOnlySpan<float>(from, count).CopyTo(new Span<float>(to, count));
         new Span<float>(to + count, length - count).Clear();
+    }
+
+    /// <inheritdoc/>
+    public void Sample(Tensor logits, PagedBatch batch, Workspace workspace)
+    {
+        Require(logits.DType == DType.Float32 && (logits.Data == 0 || logits.Rows == batch.Sampling.Rows), "Sample", logits, logits);
+        if (logits.Data == 0) return;
+        for (int row = 0; row < logits.Rows; row++)
+            _sampler.Choose(new Span<float>((float*)logits.Data + (nint)row * logits.Columns, logits.Columns), batch.Sampling, row);
     }
 
     /// <inheritdoc/>
@@ -153,21 +165,19 @@ public sealed unsafe partial class CpuBackend
     /// <inheritdoc/>
     public void NormGatedMlpResidual(Tensor hidden, NormWeight norm, LinearWeight gateUp, LinearWeight down, Workspace workspace)
     {
-        var first = (CpuLinear)gateUp;
-        var second = (CpuLinear)down;
-        int inner = second.InFeatures;
-        Require(first.OutFeatures == 2 * inner && first.InFeatures == hidden.Columns && second.OutFeatures == hidden.Columns
+        int inner = down.InFeatures;
+        Require(gateUp.OutFeatures == 2 * inner && gateUp.InFeatures == hidden.Columns && down.OutFeatures == hidden.Columns
             && hidden.DType == DType.Float32, "NormGatedMlpResidual", hidden, hidden);
         using Workspace.Scope scope = workspace.Open();
         Tensor normed = workspace.Take(hidden.Rows, hidden.Columns);
         Tensor both = workspace.Take(hidden.Rows, 2 * inner);
         if (hidden.Data == 0 || hidden.Rows == 0) return;
         RmsNormRows(hidden, (CpuNorm)norm, normed);
-        Product(normed, first, EpilogueKind.Store, both);
+        Product(normed, gateUp, EpilogueKind.Store, both);
         // The product stays where the gate was; the second matrix reads rows that far apart.
         var work = new SiluWork(_kernels, both, inner);
         _pool.Run(hidden.Rows, RowsPerTask(inner), ref work);
-        _kernels.Gemm(_pool, _scratch, new GemmCall(both.Data, 2 * inner, hidden.Rows, second, EpilogueKind.Accumulate, hidden.Data, hidden.Columns));
+        Product(both.Data, 2 * inner, hidden.Rows, down, EpilogueKind.Accumulate, hidden);
     }
 
     private readonly struct SiluWork(CpuKernels kernels, Tensor both, int inner) : IWork
@@ -185,11 +195,10 @@ public sealed unsafe partial class CpuBackend
     /// <inheritdoc/>
     public void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
     {
-        var weights = (CpuLinear)head;
         var factor = (CpuNorm)norm;
         int count = batch.LogitCount;
-        Require(hidden.DType == DType.Float32 && logits.DType == DType.Float32 && hidden.Columns == weights.InFeatures
-            && factor.Features == hidden.Columns && logits.Rows == count && logits.Columns == weights.OutFeatures, "NormLogits", hidden, logits);
+        Require(hidden.DType == DType.Float32 && logits.DType == DType.Float32 && hidden.Columns == head.InFeatures
+            && factor.Features == hidden.Columns && logits.Rows == count && logits.Columns == head.OutFeatures, "NormLogits", hidden, logits);
         using Workspace.Scope scope = workspace.Open();
         Tensor normed = workspace.Take(count, hidden.Columns);
         if (logits.Data == 0 || count == 0) return;
@@ -200,7 +209,7 @@ public sealed unsafe partial class CpuBackend
             _kernels.RmsNorm((float*)hidden.Data + (nint)rows[i] * hidden.Columns, hidden.Columns, (float*)factor.Weight, factor.Epsilon,
                 (float*)normed.Data + (nint)i * hidden.Columns);
         }
-        Product(normed, weights, EpilogueKind.Store, logits);
+        Product(normed, head, EpilogueKind.Store, logits);
     }
 
     private void RmsNormRows(Tensor input, CpuNorm norm, Tensor output)

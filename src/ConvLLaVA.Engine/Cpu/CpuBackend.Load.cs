@@ -10,6 +10,7 @@ public sealed unsafe partial class CpuBackend
         ArgumentOutOfRangeException.ThrowIfZero(rowBlocks.Count, nameof(rowBlocks));
         WeightTensor first = rowBlocks[0];
         foreach (WeightTensor block in rowBlocks) RequireShape(block, block.Shape.Length == 2, "[out, in]");
+        if (first.Quantized is not null) return BindQuantized(rowBlocks, bias, scale);
         return Bind(rowBlocks, checked((int)first.Shape[1]), bias, scale);
     }
 
@@ -30,7 +31,7 @@ public sealed unsafe partial class CpuBackend
         foreach (WeightTensor block in rowBlocks)
         {
             RequireShape(block, block.DType.IsFloating(), "a floating-point type");
-            RequireShape(block, block.DType == dtype, $"{dtype.Name()} as {rowBlocks[0].Name}");
+            RequireShape(block, block.DType == dtype && block.Quantized is null, $"{dtype.Name()} as {rowBlocks[0].Name}");
             RequireShape(block, block.Shape[0] > 0 && block.ElementCount == block.Shape[0] * inFeatures, $"rows of {inFeatures}");
             int blockRows = checked((int)block.Shape[0]);
             blocks.Add(new RowBlock(block.Data, rows, blockRows));

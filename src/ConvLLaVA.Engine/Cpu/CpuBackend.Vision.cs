@@ -152,24 +152,29 @@ public sealed unsafe partial class CpuBackend
     /// <inheritdoc/>
     public void Linear(Tensor input, LinearWeight weight, Activation activation, Tensor output)
     {
-        var linear = (CpuLinear)weight;
-        RequireRows("Linear", input, linear.InFeatures, output, linear.OutFeatures);
+        RequireRows("Linear", input, weight.InFeatures, output, weight.OutFeatures);
         if (output.Data == 0) return;
         EpilogueKind kind = activation == Activation.Gelu ? EpilogueKind.Gelu : EpilogueKind.Store;
-        Product(input, linear, kind, output);
+        Product(input, weight, kind, output);
     }
 
     /// <inheritdoc/>
     public void LinearResidual(Tensor input, LinearWeight weight, Tensor accumulator)
     {
-        var linear = (CpuLinear)weight;
-        RequireRows("LinearResidual", input, linear.InFeatures, accumulator, linear.OutFeatures);
+        RequireRows("LinearResidual", input, weight.InFeatures, accumulator, weight.OutFeatures);
         if (accumulator.Data == 0) return;
-        Product(input, linear, EpilogueKind.Accumulate, accumulator);
+        Product(input, weight, EpilogueKind.Accumulate, accumulator);
     }
 
-    private void Product(Tensor input, CpuLinear weight, EpilogueKind kind, Tensor output)
-        => _kernels.Gemm(_pool, _scratch, new GemmCall(input.Data, input.Columns, input.Rows, weight, kind, output.Data, output.Columns));
+    private void Product(Tensor input, LinearWeight weight, EpilogueKind kind, Tensor output)
+        => Product(input.Data, input.Columns, input.Rows, weight, kind, output);
+
+    // The rows of the input lie inputStride floats apart.
+    private void Product(nint input, int inputStride, int rows, LinearWeight weight, EpilogueKind kind, Tensor output)
+    {
+        if (weight is CpuQuantLinear quantized) QuantizedProduct(input, inputStride, rows, quantized, kind, output.Data, output.Columns);
+        else _kernels.Gemm(_pool, _scratch, new GemmCall(input, inputStride, rows, (CpuLinear)weight, kind, output.Data, output.Columns));
+    }
 
     private static CpuNorm LayerNormWeights(NormWeight norm, string operation)
     {

@@ -15,9 +15,10 @@ internal sealed class LlavaModel
     /// <param name="weights">Looks a tensor up by its full name, converted when the caller asked for another precision.</param>
     /// <param name="visionWeights">The same for the tower's own names.</param>
     /// <param name="progress">Told of each stage and its share of the work, or null.</param>
+    /// <param name="bindingShare">Where in <paramref name="progress"/> binding ends: it is next to nothing, or all of the work.</param>
     /// <param name="cancellation">Ends loading early.</param>
     public LlavaModel(IBackend backend, Checkpoint checkpoint, Func<string, WeightTensor> weights, Func<string, WeightTensor> visionWeights, IProgress<LoadProgress>? progress = null,
-        CancellationToken cancellation = default)
+        double bindingShare = 0.3, CancellationToken cancellation = default)
     {
         _backend = backend;
         LlavaConfig config = checkpoint.Config;
@@ -28,8 +29,8 @@ internal sealed class LlavaModel
         Projector = new Projector(backend, config.MmProjectorType, config.MmProjectorLayers, weights);
         Language = new Llama(backend, config.NumHiddenLayers, config.NumAttentionHeads,
             new RopeParameters(config.HeadDim, config.RopeTheta, config.RopeScalingFactor), (float)config.RmsNormEps, weights,
-            layers => progress?.Report(new LoadProgress("language model", 0.2 + (0.1 * layers / config.NumHiddenLayers))));
-        backend.CompleteLoading(progress is null ? null : done => progress.Report(new LoadProgress("weights", 0.3 + (0.65 * done))), cancellation);
+            layers => progress?.Report(new LoadProgress("language model", 0.2 + ((bindingShare - 0.2) * layers / config.NumHiddenLayers))));
+        backend.CompleteLoading(progress is null ? null : done => progress.Report(new LoadProgress("weights", bindingShare + ((0.95 - bindingShare) * done))), cancellation);
     }
 
     /// <summary>Sizes of the language model and the <c>mm_*</c> fields.</summary>
@@ -124,6 +125,7 @@ internal sealed class LlavaModel
         Tensor logits = workspace.Take(logitRows, Language.VocabularySize, DType.Float32);
         var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows, LogitCount = logitRows, MaxBlocks = BlocksPerSequence(16) };
         Step(planning, batch, [], NoPages(), hidden, logits, workspace);
+        planning.Sample(logits, batch, workspace);
     }
 
     /// <summary>The layout of a KV cache with room for <paramref name="tokens"/>, and page 0 besides.</summary>

@@ -13,7 +13,7 @@ internal sealed class WeightConverter(IBackend backend, DType type) : IDisposabl
     /// <summary>The tensor in the wanted precision: itself when it is stored so.</summary>
     public WeightTensor Convert(WeightTensor tensor)
     {
-        if (tensor.DType == type) return tensor;
+        if (tensor.DType == type || tensor.Quantized is not null) return tensor;
         // The key has the file in it: vision and language names come from different files.
         return _converted.GetOrAdd($"{tensor.Source}\n{tensor.Name}", _ => Copy(tensor));
     }

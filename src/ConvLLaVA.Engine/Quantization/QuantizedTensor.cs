@@ -7,14 +7,19 @@ namespace ConvLLaVA.Engine.Quantization;
 public sealed unsafe class QuantizedTensor
 {
     private readonly Func<QuantizedBytes>? _make;
+    private readonly Action? _release;
     private readonly Lock _gate = new();
     private QuantizedBytes? _bytes;
 
     /// <summary>Wraps bytes that stay valid for as long as their owner lives.</summary>
-    public QuantizedTensor(QuantLayout layout, QuantizedBytes bytes)
+    /// <param name="layout">Format and shape.</param>
+    /// <param name="bytes">Where they lie.</param>
+    /// <param name="release">Called when they are not needed for now, or null.</param>
+    public QuantizedTensor(QuantLayout layout, QuantizedBytes bytes, Action? release = null)
     {
         Layout = layout;
         _bytes = bytes;
+        _release = release;
     }
 
     /// <summary>A matrix that <paramref name="make"/> quantises when it is asked for.</summary>
@@ -39,9 +44,11 @@ public sealed unsafe class QuantizedTensor
         }
     }
 
-    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
+    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Those in a mapped file stay where they are, and only
+    /// their memory goes back to the system.</summary>
     public void Release()
     {
+        _release?.Invoke();
         if (_make is null) return;
         lock (_gate)
         {

@@ -57,10 +57,15 @@ public sealed unsafe class WeightTensor
     /// <summary>Equal for tensors over the same bytes; asking does not make them.</summary>
     internal object Identity => (object?)Quantized ?? (_maker is null ? _data : _maker);
 
-    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Does nothing for what lies in a file.</summary>
+    /// <summary>True for bytes that lie in a mapped file.</summary>
+    internal bool IsMapped { get; init; }
+
+    /// <summary>Lets go of bytes that can be made again; nobody may be reading them. Of what lies in a mapped file the memory goes back to
+    /// the system until somebody reads again.</summary>
     internal void Release()
     {
         Quantized?.Release();
+        if (IsMapped) MappedPages.GiveBack(_data, ByteLength);
         if (_maker is not { } maker) return;
         lock (maker)
         {
