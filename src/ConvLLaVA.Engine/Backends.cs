@@ -79,6 +79,7 @@ internal static class Backends
             MaxDecodeRows = Math.Min(options.MaxSequences, options.MaxStepTokens),
             MemoryFraction = options.GpuMemoryFraction,
             Deterministic = options.Deterministic,
+            TanhGelu = options.TanhGelu,
             KernelFolder = options.KernelFolder,
             KernelCache = options.KernelCache,
             Logger = logger,

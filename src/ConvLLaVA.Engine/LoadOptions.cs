@@ -70,6 +70,10 @@ public sealed record LoadOptions
     /// <summary>On a GPU: makes results bit-equal whatever else runs at the same time, at the price of slower prefill. The CPU's always are.</summary>
     public bool Deterministic { get; init; }
 
+    /// <summary>On a GPU: lets cuBLASLt apply the vision tower's GELU in its tanh form, which saves a pass over memory in each block and costs a
+    /// little accuracy; the exact form is the default.</summary>
+    public bool TanhGelu { get; init; }
+
     /// <summary>Folder of CUDA kernel sources that stand in for the built-in ones; null looks at <c>CONVLLAVA_KERNELS</c>.</summary>
     public string? KernelFolder { get; init; }
 
@@ -110,6 +114,7 @@ public sealed record LoadOptions
 }
 
 /// <summary>How far loading has come.</summary>
-/// <param name="Stage">What is being done: <c>checkpoint</c>, <c>vision tower</c>, <c>language model</c>, <c>memory</c>.</param>
+/// <param name="Stage">What is being done: <c>checkpoint</c>, <c>vision tower</c>, <c>language model</c>, <c>weights</c>,
+/// <c>compiling kernels</c>, <c>memory</c>.</param>
 /// <param name="Fraction">0 to 1 over the whole load.</param>
 public readonly record struct LoadProgress(string Stage, double Fraction);

@@ -33,6 +33,13 @@ internal static class DumpPair
         return found;
     }
 
+    /// <summary>The relative L2 difference of one tensor.</summary>
+    public static double Difference(string actual, string expected, string name)
+    {
+        using SafetensorsFile a = SafetensorsFile.Open(actual), b = SafetensorsFile.Open(expected);
+        return Difference(name, TensorConversion.ToFloat32(a.Tensors[name]), TensorConversion.ToFloat32(b.Tensors[name]));
+    }
+
     private static double Difference(string name, float[] actual, float[] expected)
     {
         double difference = 0, size = 0;

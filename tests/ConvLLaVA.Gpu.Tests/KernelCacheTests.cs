@@ -30,6 +30,42 @@ public sealed class KernelCacheTests : IDisposable
         Assert.Single(new DirectoryInfo(first.Cache.Folder).GetFiles()); // no temporary file stays
     }
 
+    [Fact]
+    public async Task The_first_start_says_that_it_compiles_and_the_second_does_not()
+    {
+        // A text that no compiler has seen: the emulated one keeps what it compiled, too, and is done before anybody looks.
+        string kernels = Directory.CreateDirectory(Path.Combine(_scratch, "kernels")).FullName;
+        File.WriteAllText(Path.Combine(kernels, "silu_multiply.cu"), $"{new KernelSources().Text("silu_multiply.cu")}\n// {Guid.NewGuid()}\n");
+        LoadOptions options = Fixture.Cuda() with { MaxSequences = 1, KernelCache = Path.Combine(_scratch, "cache"), KernelFolder = kernels };
+        var first = new Stages();
+        var second = new Stages();
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, options, first)) Assert.True(model.Gpu().Compiler.Compiled > 10);
+        await using (ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, options, second)) Assert.Equal(0, model.Gpu().Compiler.Compiled);
+        Assert.Contains("compiling kernels", first.Names);
+        Assert.DoesNotContain("compiling kernels", second.Names);
+        Assert.Contains("weights", second.Names);
+        Assert.Equal(first.Fractions.Order(), first.Fractions); // never back
+    }
+
+    [Fact]
+    public async Task Several_processes_may_write_and_read_one_folder()
+    {
+        byte[] code = new byte[200_000];
+        new Random(1).NextBytes(code);
+        string folder = Path.Combine(_scratch, "cache");
+        await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => Task.Run(() =>
+        {
+            var cache = new KernelCache(folder); // as another process would have it
+            for (int i = 0; i < 50; i++)
+            {
+                Assert.True(cache.Write("entry", code), cache.WriteProblem);
+                Assert.Equal(code, cache.Read("entry"));
+            }
+            Assert.Equal(0, cache.Damaged);
+        })));
+        Assert.Single(Directory.GetFiles(folder));
+    }
+
     [Theory]
     [InlineData(0)] // cut short
     [InlineData(100)]
@@ -98,6 +134,19 @@ public sealed class KernelCacheTests : IDisposable
         Assert.Contains("error", error.Message, StringComparison.Ordinal);
         var missing = await Assert.ThrowsAsync<InvalidInputException>(() => ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { KernelFolder = folder + "x" }));
         Assert.Contains(folder + "x", missing.Message, StringComparison.Ordinal);
+    }
+
+    private sealed class Stages : IProgress<LoadProgress>
+    {
+        public List<string> Names { get; } = [];
+
+        public List<double> Fractions { get; } = [];
+
+        public void Report(LoadProgress value)
+        {
+            Names.Add(value.Stage);
+            Fractions.Add(value.Fraction);
+        }
     }
 
     [Fact]

@@ -85,7 +85,7 @@ public sealed unsafe partial class CpuBackend
     }
 
     /// <inheritdoc/>
-    public void CompleteLoading(Action<double>? progress, CancellationToken cancellation) => progress?.Invoke(1);
+    public void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation) => progress?.Invoke("weights", 1);
 
     // A tensor bound twice (tied embeddings) is held once; one in memory of this backend is booked there.
     private void BookMapped(WeightTensor tensor)

@@ -22,11 +22,9 @@ internal sealed record GemmParts(MatmulDescriptor Descriptor, MatrixLayout Weigh
             TransB = CublasOperation.N,
         };
         CudaDataType output = (kind & GemmKind.FloatOutput) != 0 ? CudaDataType.R32F : type;
-        if ((kind & GemmKind.Bias) != 0)
-        {
-            descriptor.Epilogue = CublasLtEpilogue.Bias;
-            descriptor.BiasType = output;
-        }
+        bool bias = (kind & GemmKind.Bias) != 0, gelu = (kind & GemmKind.TanhGelu) != 0;
+        if (bias || gelu) descriptor.Epilogue = !gelu ? CublasLtEpilogue.Bias : bias ? CublasLtEpilogue.GeluBias : CublasLtEpilogue.Gelu;
+        if (bias) descriptor.BiasType = output;
         var preference = new MatmulPreference(workspaceBytes)
         {
             // Parts of a split product are added in fp32: in fp16 they could overflow, and in place their order would not be fixed.

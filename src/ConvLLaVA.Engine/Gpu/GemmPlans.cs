@@ -18,6 +18,9 @@ internal enum GemmKind
 
     /// <summary>y is float, whatever x is.</summary>
     FloatOutput = 4,
+
+    /// <summary>GELU in its tanh form, after the bias.</summary>
+    TanhGelu = 8,
 }
 
 /// <summary>Matrix products through cuBLASLt. For each shape and epilogue the descriptors, layouts and the heuristic's choice are made once

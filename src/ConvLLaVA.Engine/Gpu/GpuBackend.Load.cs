@@ -20,14 +20,15 @@ public sealed partial class GpuBackend
     public EmbeddingTable LoadEmbedding(WeightTensor table) => _binder.LoadEmbedding(table);
 
     /// <inheritdoc/>
-    public void CompleteLoading(Action<double>? progress, CancellationToken cancellation)
+    public void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
-        _arena.Upload(progress, cancellation);
+        const double WeightsShare = 0.8; // kernels are compiled meanwhile; what is left of that follows
+        _arena.Upload(progress is null ? null : done => progress("weights", WeightsShare * done), cancellation);
         IReadOnlyList<byte[]> code;
         try
         {
-            _compiling.Wait(cancellation);
+            while (!_compiling.Wait(TimeSpan.FromMilliseconds(50), cancellation)) progress?.Invoke("compiling kernels", WeightsShare + ((1 - WeightsShare) * _compiler.ShareDone));
             code = _compiling.Result;
         }
         catch (AggregateException error) when (error.InnerException is ConvLlavaException inner)

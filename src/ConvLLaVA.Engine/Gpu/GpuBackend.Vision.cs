@@ -70,11 +70,11 @@ public sealed partial class GpuBackend
         RequireRows("Linear", input, linear.InFeatures, output, linear.OutFeatures);
         if (output.Data == 0 || output.Rows == 0) return;
         _stream.Enter();
-        // cuBLASLt's GELU is the tanh form; the models use erf, so bias and activation follow in a kernel of our own.
-        bool gelu = activation == Activation.Gelu;
-        GemmKind kind = linear.HasBias && !gelu ? GemmKind.Bias : GemmKind.Plain;
-        Gemms.Run(input.Data, linear.Weight, kind == GemmKind.Bias ? linear.StoredBias : 0, output.Data, input.Rows, linear.OutFeatures, linear.InFeatures, linear.Alpha, kind);
-        if (gelu) Kernels.BiasGelu(output.Data, linear.Bias, output.Rows, output.Columns);
+        // cuBLASLt's GELU is the tanh form; the models use erf, so bias and activation follow in a kernel of our own unless asked otherwise.
+        bool gelu = activation == Activation.Gelu, ours = gelu && !_options.TanhGelu;
+        GemmKind kind = (linear.HasBias && !ours ? GemmKind.Bias : GemmKind.Plain) | (gelu && !ours ? GemmKind.TanhGelu : GemmKind.Plain);
+        Gemms.Run(input.Data, linear.Weight, linear.StoredBias, output.Data, input.Rows, linear.OutFeatures, linear.InFeatures, linear.Alpha, kind);
+        if (ours) Kernels.BiasGelu(output.Data, linear.Bias, output.Rows, output.Columns);
     }
 
     /// <inheritdoc/>

@@ -32,8 +32,14 @@ public sealed record GpuOptions
     public double MemoryFraction { get; init; } = 0.9;
 
     /// <summary>Makes results bit-equal whatever else is in the batch, at the price of slower prefill: matrix products of the language
-    /// model are computed by kernels that treat every row alike instead of by cuBLASLt, and one attention kernel serves prefill and decoding.</summary>
+    /// model are computed by kernels that treat every row alike instead of by cuBLASLt, and one attention kernel serves prefill and decoding.
+    /// The vision tower needs nothing of it: it never sees two requests in one product, so the shapes that choose cuBLASLt's
+    /// algorithms follow from the picture alone.</summary>
     public bool Deterministic { get; init; }
+
+    /// <summary>Lets cuBLASLt apply GELU, in its tanh form, instead of the models' exact one: a pass over the expanded activations less in
+    /// each block of the tower, and a small error (<c>docs/decisions.md</c>).</summary>
+    public bool TanhGelu { get; init; }
 
     /// <summary>Records decode steps as graphs and replays them.</summary>
     public bool UseGraphs { get; init; } = true;

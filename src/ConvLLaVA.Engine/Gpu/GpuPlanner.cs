@@ -38,7 +38,7 @@ internal sealed class GpuPlanner : SizingBackend
 
     public override EmbeddingTable LoadEmbedding(WeightTensor table) => _binder.LoadEmbedding(table);
 
-    public override void CompleteLoading(Action<double>? progress, CancellationToken cancellation) { }
+    public override void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation) { }
 
     public override void GatherPatches(ImageBatch images, int patch, Tensor output, Workspace workspace)
     {

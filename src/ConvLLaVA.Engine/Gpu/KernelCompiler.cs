@@ -12,6 +12,8 @@ internal sealed partial class KernelCompiler
 {
     private static readonly string[] CommonOptions = ["--std=c++17"];
     private readonly ILogger _logger;
+    private int _done;
+    private int _asked;
 
     /// <summary>A compiler for devices of <paramref name="architecture"/> (e.g. 90).</summary>
     public KernelCompiler(KernelSources sources, KernelCache cache, int architecture, ILogger logger)
@@ -37,6 +39,9 @@ internal sealed partial class KernelCompiler
     /// <summary>Specialisations that came out of the cache.</summary>
     public int Found { get; private set; }
 
+    /// <summary>Share of the specialisations asked for whose code is there, from 0 to 1.</summary>
+    public double ShareDone => Volatile.Read(ref _asked) is > 0 and var asked ? (double)Volatile.Read(ref _done) / asked : 0;
+
     /// <summary>The code of every specialisation, in order.</summary>
     /// <exception cref="ConvLlavaException">One does not compile; the message names file and line and holds the compiler's log.</exception>
     public IReadOnlyList<byte[]> Build(IReadOnlyList<KernelSpec> specs, CancellationToken cancellation = default)
@@ -56,6 +61,8 @@ internal sealed partial class KernelCompiler
             else code[i] = kept;
         }
         Found += specs.Count - missing.Count;
+        Volatile.Write(ref _done, specs.Count - missing.Count);
+        Volatile.Write(ref _asked, specs.Count);
         if (missing.Count > 0) Compile(specs, stems, missing, code, cancellation);
         return code;
     }
@@ -102,6 +109,7 @@ internal sealed partial class KernelCompiler
             {
                 NvrtcImage image = NvrtcCompiler.Compile(Sources.Text(spec.File), Sources.NameOf(spec.File), [.. Sources.Includes(spec.File)], target, [.. CommonOptions, .. spec.Defines]);
                 code[index] = image.Bytes;
+                Interlocked.Increment(ref _done);
                 if (image.Log.Length > 0) LogCompilerSaid(_logger, spec, image.Log);
                 Cache.Write(KernelCache.EntryName(stems[index], KeyOf(target.Name), nvrtc), image.Bytes);
             }

@@ -120,7 +120,7 @@ public static class BindingsTest
         static IEnumerable<(string, int, int, int, GemmKind)> Of(OperationCost cost) => cost.Name switch
         {
             "linear" => [("linear", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Bias)],
-            "linear + GELU" => [("linear before GELU", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Plain)],
+            "linear + GELU" => [("linear before GELU", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Plain), ("linear + tanh GELU", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Bias | GemmKind.TanhGelu)],
             "linear + residual" => [("linear + residual", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Accumulate), ("linear + bias + residual", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Accumulate | GemmKind.Bias)],
             "norm + QKV + RoPE" => [("query, key, value", cost.Rows, cost.Outputs, cost.Inputs, GemmKind.Plain)],
             "norm + gated MLP" => [("gate and up", cost.Rows, 2 * cost.Outputs, cost.Inputs, GemmKind.Plain), ("down + residual", cost.Rows, cost.Inputs, cost.Outputs, GemmKind.Accumulate)],

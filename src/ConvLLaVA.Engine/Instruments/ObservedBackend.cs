@@ -50,7 +50,7 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
 
     public EmbeddingTable LoadEmbedding(WeightTensor table) => inner.LoadEmbedding(table);
 
-    public void CompleteLoading(Action<double>? progress, CancellationToken cancellation) => inner.CompleteLoading(progress, cancellation);
+    public void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation) => inner.CompleteLoading(progress, cancellation);
 
     public KvStorage CreateKvStorage(KvLayout layout) => inner.CreateKvStorage(layout);
 

@@ -30,7 +30,7 @@ internal sealed class LlavaModel
         Language = new Llama(backend, config.NumHiddenLayers, config.NumAttentionHeads,
             new RopeParameters(config.HeadDim, config.RopeTheta, config.RopeScalingFactor), (float)config.RmsNormEps, weights,
             layers => progress?.Report(new LoadProgress("language model", 0.2 + ((bindingShare - 0.2) * layers / config.NumHiddenLayers))));
-        backend.CompleteLoading(progress is null ? null : done => progress.Report(new LoadProgress("weights", bindingShare + ((0.95 - bindingShare) * done))), cancellation);
+        backend.CompleteLoading(progress is null ? null : (stage, done) => progress.Report(new LoadProgress(stage, bindingShare + ((0.95 - bindingShare) * done))), cancellation);
     }
 
     /// <summary>Sizes of the language model and the <c>mm_*</c> fields.</summary>

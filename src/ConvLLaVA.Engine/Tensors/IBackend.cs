@@ -58,9 +58,9 @@ public interface IBackend : IDisposable
     EmbeddingTable LoadEmbedding(WeightTensor table);
 
     /// <summary>Brings everything that was bound onto the device. Called once, after the last binding; nothing is computed before.</summary>
-    /// <param name="progress">Told the share that is done, from 0 to 1, or null.</param>
+    /// <param name="progress">Told what is being done and the share of the whole that is done, from 0 to 1, or null.</param>
     /// <param name="cancellation">Ends it early.</param>
-    void CompleteLoading(Action<double>? progress, CancellationToken cancellation);
+    void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation);
 
     /// <summary>Allocates KV pages.</summary>
     KvStorage CreateKvStorage(KvLayout layout);

@@ -32,7 +32,7 @@ internal abstract class SizingBackend : IBackend
 
     public virtual EmbeddingTable LoadEmbedding(WeightTensor table) => throw Unplannable();
 
-    public virtual void CompleteLoading(Action<double>? progress, CancellationToken cancellation) => throw Unplannable();
+    public virtual void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation) => throw Unplannable();
 
     public KvStorage CreateKvStorage(KvLayout layout) => throw Unplannable();
 
