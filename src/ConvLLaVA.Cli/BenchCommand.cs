@@ -53,11 +53,14 @@ internal static class BenchCommand
     {
         Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{report.Model} on {report.Backend}, {report.Dtype}; {report.ChecksPassed} checks passed; copy {report.Ceilings.CopyGbS:F1} GB/s, products {report.Ceilings.GemmTflopS:F3} TFLOP/s"));
-        var table = new TextTable("", "ms", "low", "high", "runs", "GB/s", "TFLOP/s", "of copy", "of products");
+        bool cpu = report.Ceilings.ReadGbS is not null;
+        if (cpu) Console.Out.WriteLine(string.Create(CultureInfo.InvariantCulture, $"read {report.Ceilings.ReadGbS:F1} GB/s, multiply-adds {report.Ceilings.FmaTflopS:F3} TFLOP/s"));
+        var table = new TextTable("", "ms", "low", "high", "runs", "GB/s", "TFLOP/s", cpu ? "of read" : "of copy", cpu ? "of FMA peak" : "of products");
         foreach (BenchRow row in report.Rows)
         {
             table.Add(row.Name, Number(row.Ms.Median, "F3"), Number(row.Ms.Low, "F3"), Number(row.Ms.High, "F3"), Number(row.Ms.Runs, "F0"),
-                row.Bytes > 0 ? Number(row.GbS, "F1") : "", row.Flops > 0 ? Number(row.TflopS, "F3") : "", Percent(row.Bytes > 0 ? row.PercentOfCopy : null), Percent(row.Flops > 0 ? row.PercentOfGemm : null));
+                row.Bytes > 0 ? Number(row.GbS, "F1") : "", row.Flops > 0 ? Number(row.TflopS, "F3") : "",
+                Percent(row.Bytes > 0 ? row.PercentOfRead ?? row.PercentOfCopy : null), Percent(row.Flops > 0 ? row.PercentOfFma ?? row.PercentOfGemm : null));
         }
         table.WriteTo(Console.Out);
     }

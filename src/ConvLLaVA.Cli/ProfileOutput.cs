@@ -19,8 +19,10 @@ internal static class ProfileOutput
         double operations = events.Where(happened => !happened.IsStep).Sum(happened => happened.DurationMs);
         double whole = events.Count == 0 ? 0 : events.Max(happened => happened.StartMs + happened.DurationMs) - events.Min(happened => happened.StartMs);
         output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{operations:F3} ms in operations of {whole:F3} ms from the first to the last"));
-        if (ceilings is not null)
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"ceilings measured in this run: copy {ceilings.CopyGigabytesPerSecond:F1} GB/s, products {ceilings.GemmTeraflopsPerSecond:F3} TFLOP/s"));
+        if (ceilings is null) return;
+        output.WriteLine(ceilings.ReadGigabytesPerSecond is { } read
+            ? string.Create(CultureInfo.InvariantCulture, $"ceilings measured in this run: read {read:F1} GB/s, multiply-adds {ceilings.FmaTeraflopsPerSecond:F3} TFLOP/s")
+            : string.Create(CultureInfo.InvariantCulture, $"ceilings measured in this run: copy {ceilings.CopyGigabytesPerSecond:F1} GB/s, products {ceilings.GemmTeraflopsPerSecond:F3} TFLOP/s"));
     }
 
     private static string Number(double value, string format) => value.ToString(format, CultureInfo.InvariantCulture);

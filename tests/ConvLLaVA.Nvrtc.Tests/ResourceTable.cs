@@ -36,7 +36,7 @@ internal sealed class ResourceTable
         }
     }
 
-    private static string Row(CompiledSpec spec, string kernel) => $"{kernel} {spec.Spec.Constants}";
+    private static string Row(CompiledSpec spec, string kernel) => $"{kernel} {spec.Spec.Constants}".TrimEnd();
 
     private static ResourceTable Read() => new(File.Exists(Path)
         ? JsonSerializer.Deserialize<SortedDictionary<string, SortedDictionary<string, SortedDictionary<string, int[]>>>>(File.ReadAllText(Path))!

@@ -5,7 +5,11 @@ namespace ConvLLaVA.Engine.Cpu;
 public sealed unsafe partial class CpuBackend
 {
     /// <inheritdoc/>
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => forward();
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
+    {
+        forward();
+        after?.Invoke();
+    }
 
     /// <inheritdoc/>
     public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
@@ -14,16 +18,14 @@ public sealed unsafe partial class CpuBackend
         ReadOnlySpan<int> ids = batch.TokenIds.AsSpan(0, batch.TokenCount);
         Require(output.DType == DType.Float32 && output.Rows == ids.Length && output.Columns == embedding.HiddenSize, "EmbedTokens", output, output);
         if (output.Data == 0) return;
-        int columns = output.Columns;
         for (int row = 0; row < ids.Length; row++)
         {
             int id = ids[row];
             if (id < 0) continue;
             if (id >= embedding.VocabularySize)
                 throw new InvalidInputException($"Token id {id} is outside the vocabulary of {embedding.VocabularySize}.");
-            float* to = (float*)output.Data + (nint)row * columns;
-            long start = (long)id * columns;
-            for (int i = 0; i < columns; i++) to[i] = Widen(embedding.Data, embedding.DType, start + i);
+            _kernels.Widen(embedding.Data + (nint)id * output.Columns * embedding.DType.SizeInBytes(), embedding.DType,
+                (float*)output.Data + (nint)row * output.Columns, output.Columns);
         }
     }
 
@@ -60,26 +62,47 @@ public sealed unsafe partial class CpuBackend
         for (int t = 0; t < input.Rows; t++) highest = Math.Max(highest, batch.Positions[t]);
         RopeTable table = RopeOf(rope);
         table.Reach(highest);
-        int heads = query.Columns / headDim;
-        ForRows(input.Rows, 16, t =>
+        var work = new RopeWork(_kernels, projected, query, table, batch, pages, layer);
+        _pool.Run(input.Rows, 16, ref work);
+    }
+
+    // Rotates queries and keys and puts keys and values into the pages. projected [tokens, (heads + 2 * kv_heads) * head_dim]
+    private readonly struct RopeWork(CpuKernels kernels, Tensor projected, Tensor query, RopeTable table, PagedBatch batch, KvPages pages, int layer) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            float* row = (float*)projected.Data + (nint)t * projected.Columns;
-            float* angles = table.Of(batch.Positions[t]);
-            for (int h = 0; h < heads + layout.NumKeyValueHeads; h++) RopeTable.Rotate(row + h * headDim, angles, headDim);
-            Buffer.MemoryCopy(row, (float*)query.Data + (nint)t * query.Columns, (long)query.Columns * sizeof(float), (long)query.Columns * sizeof(float));
-            int block = batch.Slots[t] / layout.BlockSize, offset = batch.Slots[t] % layout.BlockSize;
-            for (int h = 0; h < layout.NumKeyValueHeads; h++)
+            KvLayout layout = pages.Layout;
+            int headDim = layout.HeadDim, heads = query.Columns / headDim, kvColumns = layout.NumKeyValueHeads * headDim;
+            for (int t = first; t < end; t++)
             {
-                WriteRow(row + query.Columns + h * headDim, headDim, pages.Keys(layer, block, h) + offset * pages.RowLength, pages.RowLength);
-                WriteRow(row + query.Columns + kvColumns + h * headDim, headDim, pages.Values(layer, block, h) + offset * pages.RowLength, pages.RowLength);
+                float* row = (float*)projected.Data + (nint)t * projected.Columns;
+                float* angles = table.Of(batch.Positions[t]);
+                for (int h = 0; h < heads + layout.NumKeyValueHeads; h++) kernels.Rotate(row + h * headDim, angles, headDim);
+                new ReadOnlySpan<float>(row, query.Columns).CopyTo(new Span<float>((float*)query.Data + (nint)t * query.Columns, query.Columns));
+                int block = batch.Slots[t] / layout.BlockSize, offset = batch.Slots[t] % layout.BlockSize;
+                for (int h = 0; h < layout.NumKeyValueHeads; h++)
+                {
+                    float* key = row + query.Columns + h * headDim;
+                    WriteRow(key, headDim, pages.Keys(layer, block, h) + offset * pages.RowLength, pages.RowLength);
+                    WriteRow(key + kvColumns, headDim, pages.Values(layer, block, h) + offset * pages.RowLength, pages.RowLength);
+                }
             }
-        });
+        }
     }
 
     private static void WriteRow(float* from, int count, float* to, int length)
     {
-        for (int i = 0; i < count; i++) to[i] = from[i];
-        for (int i = count; i < length; i++) to[i] = 0f;
+        new ReadOnlySpan<float>(from, count).CopyTo(new Span<float>(to, count));
+        new Span<float>(to + count, length - count).Clear();
+    }
+
+    /// <inheritdoc/>
+    public void Sample(Tensor logits, PagedBatch batch, Workspace workspace)
+    {
+        Require(logits.DType == DType.Float32 && (logits.Data == 0 || logits.Rows == batch.Sampling.Rows), "Sample", logits, logits);
+        if (logits.Data == 0) return;
+        for (int row = 0; row < logits.Rows; row++)
+            _sampler.Choose(new Span<float>((float*)logits.Data + (nint)row * logits.Columns, logits.Columns), batch.Sampling, row);
     }
 
     /// <inheritdoc/>
@@ -102,24 +125,41 @@ public sealed unsafe partial class CpuBackend
             _attentionScratch?.Dispose();
             _attentionScratch = new Scratch(Memory, Threads, needed);
         }
-        Scratch scratch = _attentionScratch;
-        // Tiles of queries, each within one sequence. The last ones see the longest context and go first.
-        var tiles = new List<(int Sequence, int Start, int Count)>();
+        CutIntoTiles(batch);
+        var work = new AttentionWork(_kernels, _attentionScratch, query, output, batch, pages, layer, _tiles);
+        _pool.Run(_tiles.Count * heads, 1, ref work);
+    }
+
+    // Tiles of queries, each within one sequence.
+    private void CutIntoTiles(PagedBatch batch)
+    {
+        _tiles.Clear();
         for (int s = 0; s < batch.SequenceCount; s++)
         {
             int end = batch.QueryStarts[s + 1];
             for (int start = batch.QueryStarts[s]; start < end; start += _kernels.QueryTile)
-                tiles.Add((s, start, Math.Min(_kernels.QueryTile, end - start)));
+                _tiles.Add(new QueryTile(s, start, Math.Min(_kernels.QueryTile, end - start)));
         }
-        int group = heads / layout.NumKeyValueHeads, columns = query.Columns;
-        _pool.Run(tiles.Count * heads, (task, worker) =>
+    }
+
+    private readonly record struct QueryTile(int Sequence, int Start, int Count);
+
+    // Items are heads of tiles. The last tiles see the longest context and go first.
+    private readonly struct AttentionWork(CpuKernels kernels, Scratch scratch, Tensor query, Tensor output, PagedBatch batch, KvPages pages, int layer,
+        List<QueryTile> tiles) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            (int sequence, int start, int count) = tiles[tiles.Count - 1 - task / heads];
-            int head = task % heads;
-            nint first = (nint)start * columns + head * headDim;
-            _kernels.Attention((float*)query.Data + first, (float*)output.Data + first, columns, count, batch.Positions.AsSpan(start, count),
-                batch.BlockTables.AsSpan(sequence * batch.MaxBlocks, batch.MaxBlocks), pages, layer, head / group, scratch.Of(worker));
-        });
+            int columns = query.Columns, headDim = pages.Layout.HeadDim, heads = columns / headDim, group = heads / pages.Layout.NumKeyValueHeads;
+            for (int item = first; item < end; item++)
+            {
+                QueryTile tile = tiles[tiles.Count - 1 - item / heads];
+                int head = item % heads;
+                nint at = (nint)tile.Start * columns + head * headDim;
+                kernels.Attention((float*)query.Data + at, (float*)output.Data + at, columns, tile.Count, batch.Positions.AsSpan(tile.Start, tile.Count),
+                    batch.BlockTables.AsSpan(tile.Sequence * batch.MaxBlocks, batch.MaxBlocks), pages, layer, head / group, scratch.Of(worker));
+            }
+        }
     }
 
     /// <inheritdoc/>
@@ -135,12 +175,21 @@ public sealed unsafe partial class CpuBackend
         RmsNormRows(hidden, (CpuNorm)norm, normed);
         Product(normed, gateUp, EpilogueKind.Store, both);
         // The product stays where the gate was; the second matrix reads rows that far apart.
-        ForRows(hidden.Rows, RowsPerTask(inner), row =>
-        {
-            float* gate = (float*)both.Data + (nint)row * 2 * inner;
-            _kernels.SiluMultiply(gate, gate + inner, inner);
-        });
+        var work = new SiluWork(_kernels, both, inner);
+        _pool.Run(hidden.Rows, RowsPerTask(inner), ref work);
         Product(both.Data, 2 * inner, hidden.Rows, down, EpilogueKind.Accumulate, hidden);
+    }
+
+    private readonly struct SiluWork(CpuKernels kernels, Tensor both, int inner) : IWork
+    {
+        public void Do(int first, int end, int worker)
+        {
+            for (int row = first; row < end; row++)
+            {
+                float* gate = (float*)both.Data + (nint)row * both.Columns;
+                kernels.SiluMultiply(gate, gate + inner, inner);
+            }
+        }
     }
 
     /// <inheritdoc/>
@@ -166,9 +215,18 @@ public sealed unsafe partial class CpuBackend
     private void RmsNormRows(Tensor input, CpuNorm norm, Tensor output)
     {
         Require(norm.Features == input.Columns, "RMSNorm", input, output);
-        int columns = input.Columns;
-        ForRows(input.Rows, RowsPerTask(columns), row => _kernels.RmsNorm((float*)input.Data + (nint)row * columns, columns,
-            (float*)norm.Weight, norm.Epsilon, (float*)output.Data + (nint)row * columns));
+        var work = new RmsNormWork(_kernels, input, norm, output);
+        _pool.Run(input.Rows, RowsPerTask(input.Columns), ref work);
+    }
+
+    private readonly struct RmsNormWork(CpuKernels kernels, Tensor input, CpuNorm norm, Tensor output) : IWork
+    {
+        public void Do(int first, int end, int worker)
+        {
+            nint columns = input.Columns;
+            for (int row = first; row < end; row++)
+                kernels.RmsNorm((float*)input.Data + row * columns, input.Columns, (float*)norm.Weight, norm.Epsilon, (float*)output.Data + row * columns);
+        }
     }
 
     private RopeTable RopeOf(RopeParameters rope)

@@ -7,12 +7,6 @@ public sealed unsafe partial class CpuBackend
     /// <summary>Rows of a task of row-wise operations: enough work to be worth handing out.</summary>
     private static int RowsPerTask(int columns) => Math.Clamp(16384 / Math.Max(columns, 1), 1, 256);
 
-    private void ForRows(int rows, int rowsPerTask, Action<int> body) => _pool.Run((rows + rowsPerTask - 1) / rowsPerTask, (task, _) =>
-    {
-        int end = Math.Min(rows, (task + 1) * rowsPerTask);
-        for (int row = task * rowsPerTask; row < end; row++) body(row);
-    });
-
     /// <inheritdoc/>
     public void GatherPatches(ImageBatch images, int patch, Tensor output, Workspace workspace)
     {
@@ -27,26 +21,36 @@ public sealed unsafe partial class CpuBackend
                 throw new ArgumentException($"GatherPatches: a picture of {images.Width} x {images.Height} has {pixels.Length} bytes.");
         }
         if (images.Lut.Length != 768) throw new ArgumentException($"GatherPatches: the table has {images.Lut.Length} entries, not 768.");
-        float[] lut = images.Lut;
-        int width = images.Width;
-        ForRows(images.Count * down, 4, line =>
+        var work = new GatherPatchesWork(images, patch, output);
+        _pool.Run(images.Count * down, 4, ref work);
+    }
+
+    // Items are lines of patches.
+    private readonly struct GatherPatchesWork(ImageBatch images, int patch, Tensor output) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            byte[] pixels = images.Pixels[line / down];
-            int top = line % down * patch;
-            float* row = (float*)output.Data + (nint)line * across * output.Columns;
-            for (int px = 0; px < across; px++, row += output.Columns)
+            int across = images.Width / patch, down = images.Height / patch;
+            ReadOnlySpan<float> lut = images.Lut;
+            float* to = (float*)output.Data + (nint)first * across * output.Columns;
+            for (int line = first; line < end; line++)
             {
-                float* to = row;
-                for (int c = 0; c < 3; c++)
+                ReadOnlySpan<byte> pixels = images.Pixels[line / down];
+                int top = line % down * patch;
+                for (int px = 0; px < across; px++)
                 {
-                    for (int ky = 0; ky < patch; ky++)
+                    for (int c = 0; c < 3; c++)
                     {
-                        int from = ((top + ky) * width + px * patch) * 3 + c;
-                        for (int kx = 0; kx < patch; kx++) *to++ = lut[c * 256 + pixels[from + kx * 3]];
+                        ReadOnlySpan<float> values = lut.Slice(c * 256, 256);
+                        for (int ky = 0; ky < patch; ky++)
+                        {
+                            int from = ((top + ky) * images.Width + px * patch) * 3 + c;
+                            for (int kx = 0; kx < patch; kx++) *to++ = values[pixels[from + kx * 3]];
+                        }
                     }
                 }
             }
-        });
+        }
     }
 
     /// <inheritdoc/>
@@ -55,9 +59,21 @@ public sealed unsafe partial class CpuBackend
         CpuNorm weights = LayerNormWeights(norm, "LayerNorm");
         RequireRows("LayerNorm", input, weights.Features, output, weights.Features);
         if (output.Data == 0) return;
-        int columns = input.Columns;
-        ForRows(input.Rows, RowsPerTask(columns), row => _kernels.LayerNorm((float*)input.Data + (nint)row * columns, columns,
-            (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, (float*)output.Data + (nint)row * columns));
+        var work = new LayerNormWork(_kernels, input, weights, output);
+        _pool.Run(input.Rows, RowsPerTask(input.Columns), ref work);
+    }
+
+    private readonly struct LayerNormWork(CpuKernels kernels, Tensor input, CpuNorm norm, Tensor output) : IWork
+    {
+        public void Do(int first, int end, int worker)
+        {
+            nint columns = input.Columns;
+            for (int row = first; row < end; row++)
+            {
+                kernels.LayerNorm((float*)input.Data + row * columns, input.Columns, (float*)norm.Weight, (float*)norm.Bias, norm.Epsilon,
+                    (float*)output.Data + row * columns);
+            }
+        }
     }
 
     /// <inheritdoc/>
@@ -75,14 +91,23 @@ public sealed unsafe partial class CpuBackend
         // Tall tasks are faster, but a small map must still make tasks for all threads.
         if (Threads > 1 && (long)grid.Images * across * ((height + rows - 1) / rows) < 3L * Threads) rows = 1;
         int down = (height + rows - 1) / rows;
-        _pool.Run(grid.Images * down * across, (task, worker) =>
+        var call = new DepthwiseCall(input.Data, height, width, channels, taps.Filter, taps.Bias, weights.Weight, weights.Bias, weights.Epsilon, output.Data);
+        var work = new DepthwiseWork(_kernels, _scratch, call, rows, down, across);
+        _pool.Run(grid.Images * down * across, 1, ref work);
+    }
+
+    // Items are pieces of a map, the call's of the first picture.
+    private readonly struct DepthwiseWork(CpuKernels kernels, Scratch scratch, DepthwiseCall call, int rows, int down, int across) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            int image = task / (down * across), y = task / across % down * rows, x = task % across * _kernels.DepthwiseWidth;
-            nint map = (nint)image * height * width * channels * sizeof(float);
-            var call = new DepthwiseCall(input.Data + map, height, width, channels, taps.Filter, taps.Bias,
-                weights.Weight, weights.Bias, weights.Epsilon, output.Data + map);
-            _kernels.DepthwiseSegment(call, y, Math.Min(rows, height - y), x, _scratch.Of(worker));
-        });
+            for (int item = first; item < end; item++)
+            {
+                int image = item / (down * across), y = item / across % down * rows, x = item % across * kernels.DepthwiseWidth;
+                nint map = (nint)image * call.Height * call.Width * call.Channels * sizeof(float);
+                kernels.DepthwiseSegment(call with { Map = call.Map + map, Output = call.Output + map }, y, Math.Min(rows, call.Height - y), x, scratch.Of(worker));
+            }
+        }
     }
 
     /// <inheritdoc/>
@@ -95,28 +120,33 @@ public sealed unsafe partial class CpuBackend
             && output.Rows == half.Rows && output.Columns == 4 * channels, "NormGather", input, output);
         if (output.Data == 0 || half.Rows == 0) return;
         if (4L * channels > _scratch.Floats) throw new ArgumentException($"NormGather: {channels} channels are more than this backend handles.");
-        _pool.Run(half.Images * half.Height, (line, worker) =>
+        var work = new NormGatherWork(_kernels, _scratch, input, grid, half, weights, output);
+        _pool.Run(half.Images * half.Height, 1, ref work);
+    }
+
+    // Items are rows of cells.
+    private readonly struct NormGatherWork(CpuKernels kernels, Scratch scratch, Tensor input, Grid grid, Grid half, CpuNorm norm, Tensor output) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            int image = line / half.Height, y = line % half.Height * 2;
-            float* to = (float*)output.Data + (nint)line * half.Width * output.Columns;
+            int channels = norm.Features;
             // Four normalised pixels side by side, then interleaved: (channel, ky, kx) order. [4, channels]
-            float* pixels = _scratch.Of(worker);
-            for (int x = 0; x < half.Width; x++, to += output.Columns)
+            float* pixels = scratch.Of(worker);
+            float* to = (float*)output.Data + (nint)first * half.Width * output.Columns;
+            for (int line = first; line < end; line++)
             {
-                for (int k = 0; k < 4; k++)
+                int image = line / half.Height, y = line % half.Height * 2;
+                for (int x = 0; x < half.Width; x++, to += output.Columns)
                 {
-                    float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
-                    _kernels.LayerNorm(from, channels, (float*)weights.Weight, (float*)weights.Bias, weights.Epsilon, pixels + k * channels);
-                }
-                for (int c = 0; c < channels; c++)
-                {
-                    to[4 * c] = pixels[c];
-                    to[4 * c + 1] = pixels[channels + c];
-                    to[4 * c + 2] = pixels[2 * channels + c];
-                    to[4 * c + 3] = pixels[3 * channels + c];
+                    for (int k = 0; k < 4; k++)
+                    {
+                        float* from = (float*)input.Data + (((nint)image * grid.Height + y + k / 2) * grid.Width + 2 * x + k % 2) * channels;
+                        kernels.LayerNorm(from, channels, (float*)norm.Weight, (float*)norm.Bias, norm.Epsilon, pixels + k * channels);
+                    }
+                    kernels.Interleave4(pixels, channels, to);
                 }
             }
-        });
+        }
     }
 
     /// <inheritdoc/>

@@ -15,7 +15,9 @@ public sealed unsafe partial class CpuBackend : IBackend
     // Weights that the caller rounded into memory of this backend: held already, and not mapped.
     private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
+    private readonly Sampler _sampler = new();
     private readonly Scratch _scratch;
+    private readonly List<QueryTile> _tiles = []; // of the running attention
     private Scratch? _attentionScratch;
     private long _mappedBytes;
     private bool _disposed;
@@ -57,8 +59,11 @@ public sealed unsafe partial class CpuBackend : IBackend
     /// <inheritdoc/>
     public ConvLlavaException? Fault => null;
 
-    /// <summary>The kernels, for tests.</summary>
+    /// <summary>The kernels, for tests and probes.</summary>
     internal CpuKernels Kernels => _kernels;
+
+    /// <summary>The workers, for probes.</summary>
+    internal WorkerPool Pool => _pool;
 
     /// <inheritdoc/>
     public MemoryBlock Allocate(long bytes, MemoryOwner owner)

@@ -1,32 +1,50 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
 using System.Runtime.ExceptionServices;
+using System.Runtime.InteropServices;
 
 namespace ConvLLaVA.Engine.Cpu;
 
-/// <summary>Threads that live as long as the backend. <see cref="Run"/> hands out numbered tasks to them and to the caller;
-/// which thread does which task is left to chance, so tasks must not depend on it.</summary>
-internal sealed class WorkerPool : IDisposable
+/// <summary>Work that can be cut into numbered items, a struct so that handing it out allocates nothing.</summary>
+internal interface IWork
 {
-    // Operations of a layer follow each other within microseconds, so a worker looks again for a moment before it sleeps.
-    private const int SpinsBeforeSleep = 60;
+    /// <summary>Does items <paramref name="first"/> .. <paramref name="end"/> - 1 on the worker of that number.</summary>
+    void Do(int first, int end, int worker);
+}
+
+/// <summary>Threads that live as long as the backend. <see cref="Run{T}(int, int, ref T)"/> hands out pieces of work to them and to the
+/// caller; which thread does which is left to chance, so work must not depend on it. A worker that comes too late finds
+/// nothing left and is not waited for.</summary>
+internal sealed unsafe class WorkerPool : IDisposable
+{
+    // Operations of a layer follow each other within microseconds, so a worker looks again for a while before it sleeps: being
+    // woken by the system takes about 50 microseconds. With more threads than processors, looking would keep others from work.
+    private static readonly long Patience = Stopwatch.Frequency / 10_000;
+    private readonly long _patience;
 
     private readonly Thread[] _threads;
-    private readonly object _gate = new();
-    private Action<int, int>? _body;
+    private readonly Sleeper[] _sleepers; // [threads - 1]
+    private readonly Sleeper _caller = new();
+    private delegate*<void*, int, int, int, void> _body;
+    private void* _work;
     private int _count;
-    private int _next;
-    private int _busy;
-    private int _generation;
+    private int _each;
+    private int _pieces;
     private bool _stop;
     private ExceptionDispatchInfo? _failure;
+    private Counters _counters;
 
-    /// <summary>Starts <paramref name="threads"/> - 1 threads; the caller of <see cref="Run"/> is the last one.</summary>
+    /// <summary>Starts <paramref name="threads"/> - 1 threads; the caller of Run is the last one.</summary>
     public WorkerPool(int threads)
     {
         Threads = threads;
+        _patience = threads > Environment.ProcessorCount ? 0 : Patience;
         _threads = new Thread[threads - 1];
+        _sleepers = new Sleeper[threads - 1];
         for (int i = 0; i < _threads.Length; i++)
         {
             int worker = i + 1;
+            _sleepers[i] = new Sleeper();
             _threads[i] = new Thread(() => Work(worker)) { IsBackground = true, Name = $"ConvLLaVA CPU {worker}" };
             _threads[i].Start();
         }
@@ -35,92 +53,159 @@ internal sealed class WorkerPool : IDisposable
     /// <summary>Number of workers, the caller included.</summary>
     public int Threads { get; }
 
-    /// <summary>Calls <paramref name="body"/>(task, worker) once for every task 0 .. <paramref name="count"/> - 1, with worker below
-    /// <see cref="Threads"/>, and returns when all are done. The first exception of a task is rethrown here.</summary>
-    public void Run(int count, Action<int, int> body)
+    /// <summary>Does items 0 .. <paramref name="count"/> - 1 in pieces of <paramref name="each"/>, with worker numbers below
+    /// <see cref="Threads"/>, and returns when all are done. The first exception is rethrown here.</summary>
+    public void Run<T>(int count, int each, ref T work) where T : struct, IWork
     {
         ObjectDisposedException.ThrowIf(_stop, this);
-        if (count <= 1 || _threads.Length == 0)
+        int pieces = (int)(((long)count + each - 1) / each);
+        if (pieces <= 1 || _threads.Length == 0)
         {
-            for (int task = 0; task < count; task++) body(task, 0);
+            // Piece by piece here too: scratch memory may be sized for one.
+            for (int first = 0; first < count; first += each) work.Do(first, Math.Min(count, first + each), 0);
             return;
         }
-        lock (_gate)
+        _body = &Do<T>;
+        _work = Unsafe.AsPointer(ref work); // on the caller's stack, which waits here
+        _count = count;
+        _each = each;
+        _pieces = pieces;
+        _failure = null;
+        _counters.Unfinished = pieces;
+        Volatile.Write(ref _counters.Unclaimed, pieces);
+        Interlocked.MemoryBarrier(); // either a worker that goes to sleep sees the pieces, or it is seen asleep here
+        int helpers = Math.Min(pieces - 1, _sleepers.Length);
+        for (int i = 0; i < helpers; i++) _sleepers[i].Wake();
+
+        DoPieces(0);
+        long started = 0;
+        while (Volatile.Read(ref _counters.Unfinished) != 0)
         {
-            _body = body;
-            _count = count;
-            _next = 0;
-            _failure = null;
-            _busy = _threads.Length;
-            Volatile.Write(ref _generation, _generation + 1);
-            Monitor.PulseAll(_gate);
+            if (StillPatient(ref started)) continue;
+            _caller.Announce();
+            if (Volatile.Read(ref _counters.Unfinished) != 0) _caller.Sleep();
+            else _caller.Stay();
         }
-        DoTasks(body, count, 0);
-        SpinWait spin = default;
-        while (Volatile.Read(ref _busy) != 0)
-        {
-            if (spin.Count < SpinsBeforeSleep)
-            {
-                spin.SpinOnce(sleep1Threshold: -1);
-                continue;
-            }
-            lock (_gate)
-            {
-                while (_busy != 0) Monitor.Wait(_gate);
-            }
-        }
-        _body = null;
+        _work = null;
         _failure?.Throw();
     }
 
-    private void DoTasks(Action<int, int> body, int count, int worker)
+    /// <summary>The same with a delegate, for what is not done at every step. <paramref name="body"/> is given item and worker.</summary>
+    public void Run(int count, Action<int, int> body)
     {
-        try
+        var work = new Delegated(body);
+        Run(count, 1, ref work);
+    }
+
+    // A claimed piece keeps the call that it belongs to from returning, so what the call has set stays valid until it is done.
+    private void DoPieces(int worker)
+    {
+        while (true)
         {
-            int task;
-            while ((task = Interlocked.Increment(ref _next) - 1) < count) body(task, worker);
-        }
-        catch (Exception error)
-        {
-            Interlocked.CompareExchange(ref _failure, ExceptionDispatchInfo.Capture(error), null);
-            Volatile.Write(ref _next, count);
+            int left = Volatile.Read(ref _counters.Unclaimed);
+            if (left == 0) return;
+            if (Interlocked.CompareExchange(ref _counters.Unclaimed, left - 1, left) != left) continue;
+            int first = (_pieces - left) * _each, done = 1;
+            try
+            {
+                _body(_work, first, Math.Min(_count, first + _each), worker);
+            }
+            catch (Exception error)
+            {
+                Interlocked.CompareExchange(ref _failure, ExceptionDispatchInfo.Capture(error), null);
+                done += Interlocked.Exchange(ref _counters.Unclaimed, 0);
+            }
+            if (Interlocked.Add(ref _counters.Unfinished, -done) == 0) _caller.Wake();
         }
     }
 
+    private static void Do<T>(void* work, int first, int end, int worker) where T : struct, IWork
+        => Unsafe.AsRef<T>(work).Do(first, end, worker);
+
     private void Work(int worker)
     {
-        int seen = 0;
-        while (true)
+        Sleeper sleeper = _sleepers[worker - 1];
+        long started = 0;
+        while (!Volatile.Read(ref _stop))
         {
-            SpinWait spin = default;
-            while (Volatile.Read(ref _generation) == seen && spin.Count < SpinsBeforeSleep) spin.SpinOnce(sleep1Threshold: -1);
-            Action<int, int> body;
-            int count;
-            lock (_gate)
+            if (Volatile.Read(ref _counters.Unclaimed) != 0)
             {
-                while (_generation == seen && !_stop) Monitor.Wait(_gate);
-                if (_stop) return;
-                seen = _generation;
-                body = _body!;
-                count = _count;
+                DoPieces(worker);
+                started = 0;
+                continue;
             }
-            DoTasks(body, count, worker);
-            if (Interlocked.Decrement(ref _busy) == 0)
-            {
-                lock (_gate) Monitor.PulseAll(_gate);
-            }
+            if (StillPatient(ref started)) continue;
+            sleeper.Announce();
+            if (Volatile.Read(ref _counters.Unclaimed) != 0 || Volatile.Read(ref _stop)) sleeper.Stay();
+            else sleeper.Sleep();
+            started = 0;
         }
+    }
+
+    private bool StillPatient(ref long started)
+    {
+        if (_patience == 0) return false;
+        if (started == 0) started = Stopwatch.GetTimestamp();
+        Thread.SpinWait(8);
+        return Stopwatch.GetTimestamp() - started < _patience;
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        lock (_gate)
-        {
-            if (_stop) return;
-            _stop = true;
-            Monitor.PulseAll(_gate);
-        }
+        if (_stop) return;
+        Volatile.Write(ref _stop, true);
+        Interlocked.MemoryBarrier();
+        foreach (Sleeper sleeper in _sleepers) sleeper.Wake();
         foreach (Thread thread in _threads) thread.Join();
+        foreach (Sleeper sleeper in _sleepers) sleeper.Dispose();
+        _caller.Dispose();
+    }
+
+    private readonly struct Delegated(Action<int, int> body) : IWork
+    {
+        public void Do(int first, int end, int worker)
+        {
+            for (int item = first; item < end; item++) body(item, worker);
+        }
+    }
+
+    /// <summary>What all threads change, each on a cache line of its own.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 384)]
+    private struct Counters
+    {
+        [FieldOffset(128)]
+        public int Unclaimed;
+
+        [FieldOffset(256)]
+        public int Unfinished;
+    }
+
+    /// <summary>Lets one thread sleep until another wakes it. A wake-up between <see cref="Announce"/> and <see cref="Sleep"/> is not lost.</summary>
+    private sealed class Sleeper : IDisposable
+    {
+        private readonly AutoResetEvent _event = new(false);
+        private int _asleep;
+
+        /// <summary>Says that this thread is about to sleep. What it waits for must be looked at once more afterwards.</summary>
+        public void Announce() => Interlocked.Exchange(ref _asleep, 1);
+
+        /// <summary>Sleeps until woken.</summary>
+        public void Sleep() => _event.WaitOne();
+
+        /// <summary>Takes <see cref="Announce"/> back.</summary>
+        public void Stay()
+        {
+            // Somebody may have seen it and be on the way to signal.
+            if (Interlocked.Exchange(ref _asleep, 0) == 0) _event.WaitOne();
+        }
+
+        /// <summary>Wakes the thread if it sleeps; costs next to nothing when it does not.</summary>
+        public void Wake()
+        {
+            if (Volatile.Read(ref _asleep) != 0 && Interlocked.Exchange(ref _asleep, 0) != 0) _event.Set();
+        }
+
+        public void Dispose() => _event.Dispose();
     }
 }

@@ -28,8 +28,9 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     /// <summary>Whether attention over many rows runs on tensor cores.</summary>
     public bool TensorAttention => Type != DType.Float32 && HeadDim % 16 == 0;
 
-    /// <summary>Keys of a tile of the prefill attention kernel on tensor cores: Turing has 64 KiB of shared memory only.</summary>
-    public int KeyTile => Architecture < 80 && PrefillBytes(64) > 64 << 10 ? 32 : 64;
+    /// <summary>Keys of a tile of the prefill attention kernel on tensor cores: 64 where two blocks still fit a multiprocessor. Those of compute
+    /// capability 7.5, 8.6 and 8.9 have 64 or 100 KiB of shared memory only.</summary>
+    public int KeyTile => 2 * PrefillBytes(64) <= Multiprocessor.Of(Architecture).LargestBlockBytes ? 64 : 32;
 
     /// <summary>Dynamic shared memory of that kernel.</summary>
     public int PrefillBytes(int keyTile) => 4 * keyTile * (HeadDim + 8) * 2;
@@ -64,6 +65,15 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     /// <summary>The kernel of rotary embedding and the write into pages.</summary>
     public KernelSpec RopeKv => OfHeads("rope_kv.cu");
 
+    /// <summary>The kernel that chooses tokens; logits are float whatever is stored.</summary>
+    public static KernelSpec Sample { get; } = KernelSpec.Of("sample.cu");
+
+    /// <summary>The kernel of penalties.</summary>
+    public static KernelSpec Penalise { get; } = KernelSpec.Of("penalise.cu");
+
+    /// <summary>The kernel of log-probabilities.</summary>
+    public static KernelSpec TokenLogProbs { get; } = KernelSpec.Of("token_logprobs.cu");
+
     /// <summary>A kernel that depends on the storage type only.</summary>
     public KernelSpec Plain(string file, params string[] constants) => KernelSpec.Of(file, [Storage, .. constants]);
 
@@ -89,6 +99,7 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
         {
             Plain("gather_patches.cu"), Plain("layer_norm.cu"), Plain("depthwise_norm_any.cu"), Plain("norm_gather.cu"), Plain("bias_activation.cu", "ACTIVATION=1"),
             Plain("embed_tokens.cu"), Plain("rms_norm.cu"), RopeKv, PrefillAttention, Plain("silu_multiply.cu"),
+            Sample, Penalise, TokenLogProbs,
         };
         specs.AddRange(DepthwiseTiles.Select(DepthwiseNorm));
         if (!Deterministic) specs.Add(DecodeAttention);

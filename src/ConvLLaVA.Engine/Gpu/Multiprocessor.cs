@@ -10,6 +10,10 @@ internal readonly record struct Multiprocessor(int Warps, int Blocks, int Shared
     private const int RegistersAWarpIsGivenBy = 256;
     private const int WarpsAreGivenBy = 4; // one scheduler each
     private const int SharedIsGivenBy = 128;
+    private const int KeptByTheSystem = 1024; // of every block's shared memory, from Ampere on
+
+    /// <summary>Shared memory that one block may have after opting in.</summary>
+    public int LargestBlockBytes => SharedBytes > 64 << 10 ? SharedBytes - KeptByTheSystem : SharedBytes;
 
     /// <summary>The multiprocessor of <paramref name="architecture"/> (e.g. 90).</summary>
     public static Multiprocessor Of(int architecture) => architecture switch
@@ -34,8 +38,7 @@ internal readonly record struct Multiprocessor(int Warps, int Blocks, int Shared
         int byWarps = sm.Warps / warps;
         int warpRegisters = Math.Max(1, RoundUp(registers * 32, RegistersAWarpIsGivenBy));
         int byRegisters = Registers / warpRegisters / WarpsAreGivenBy * WarpsAreGivenBy / warps;
-        // From Ampere on the system keeps one kilobyte of every block's.
-        int perBlock = RoundUp(sharedBytes + (architecture >= 80 ? 1024 : 0), SharedIsGivenBy);
+        int perBlock = RoundUp(sharedBytes + (sm.SharedBytes - sm.LargestBlockBytes), SharedIsGivenBy);
         int byShared = perBlock == 0 ? sm.Blocks : sm.SharedBytes / perBlock;
         return Math.Min(Math.Min(sm.Blocks, byWarps), Math.Min(byRegisters, byShared));
     }

@@ -9,19 +9,25 @@ namespace ConvLLaVA.Engine.Instruments;
 /// <param name="TflopS">Teraflops a second.</param>
 /// <param name="PercentOfCopy">Of the copy bandwidth of the same run.</param>
 /// <param name="PercentOfGemm">Of the matrix-product rate of the same run.</param>
-public sealed record BenchRow(string Name, Timing Ms, long Bytes, long Flops, double GbS, double TflopS, double? PercentOfCopy, double? PercentOfGemm)
+/// <param name="PercentOfRead">Of the read bandwidth of the same run, on the CPU.</param>
+/// <param name="PercentOfFma">Of the multiply-add peak of the same run, on the CPU.</param>
+public sealed record BenchRow(string Name, Timing Ms, long Bytes, long Flops, double GbS, double TflopS, double? PercentOfCopy, double? PercentOfGemm,
+    double? PercentOfRead = null, double? PercentOfFma = null)
 {
     internal static BenchRow Of(string name, Timing ms, long bytes, long flops, Ceilings? ceilings)
     {
         double rate = bytes / ms.Median / 1e6, speed = flops / ms.Median / 1e9;
-        return new BenchRow(name, ms, bytes, flops, rate, speed, 100 * rate / ceilings?.CopyGigabytesPerSecond, 100 * speed / ceilings?.GemmTeraflopsPerSecond);
+        return new BenchRow(name, ms, bytes, flops, rate, speed, 100 * rate / ceilings?.CopyGigabytesPerSecond, 100 * speed / ceilings?.GemmTeraflopsPerSecond,
+            100 * rate / ceilings?.ReadGigabytesPerSecond, 100 * speed / ceilings?.FmaTeraflopsPerSecond);
     }
 }
 
 /// <summary>Ceilings as a report writes them.</summary>
 /// <param name="CopyGbS">Copy bandwidth, bytes read plus bytes written.</param>
 /// <param name="GemmTflopS">Matrix-product rate.</param>
-public sealed record BenchCeilings(double CopyGbS, double GemmTflopS);
+/// <param name="ReadGbS">Read bandwidth, on the CPU.</param>
+/// <param name="FmaTflopS">Peak of fused multiply-adds, on the CPU.</param>
+public sealed record BenchCeilings(double CopyGbS, double GemmTflopS, double? ReadGbS = null, double? FmaTflopS = null);
 
 /// <summary>Everything one run of the benchmark found.</summary>
 /// <param name="Schema">Version of this format.</param>

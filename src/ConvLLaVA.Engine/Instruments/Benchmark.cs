@@ -71,7 +71,7 @@ public sealed class Benchmark
         return Report();
 
         BenchReport Report() => new(1, DateTimeOffset.UtcNow, _plan.Model, engine.BackendName, type.Name(), typeof(Benchmark).Assembly.GetName().Version?.ToString(3) ?? "", checks.Count,
-            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond), [.. _rows]);
+            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond, _ceilings.ReadGigabytesPerSecond, _ceilings.FmaTeraflopsPerSecond), [.. _rows]);
     }
 
     /// <summary>Measures what the device can do in the precision of a model.</summary>

@@ -7,11 +7,13 @@ namespace ConvLLaVA.Engine.Instruments;
 /// <summary>What a device does at best, measured: the rates that times are held against.</summary>
 /// <param name="CopyGigabytesPerSecond">A large copy; bytes read and bytes written both count.</param>
 /// <param name="GemmTeraflopsPerSecond">A large matrix product in the precision of the model.</param>
-public sealed record Ceilings(double CopyGigabytesPerSecond, double GemmTeraflopsPerSecond)
+/// <param name="ReadGigabytesPerSecond">A large read on all threads; on the CPU only.</param>
+/// <param name="FmaTeraflopsPerSecond">Fused multiply-adds in registers on all threads; on the CPU only.</param>
+public sealed record Ceilings(double CopyGigabytesPerSecond, double GemmTeraflopsPerSecond, double? ReadGigabytesPerSecond = null, double? FmaTeraflopsPerSecond = null)
 {
     /// <summary>The time that moving <paramref name="bytes"/> and computing <paramref name="flops"/> at these rates takes, done at once.</summary>
     public double LeastMilliseconds(long bytes, long flops)
-        => Math.Max(bytes / CopyGigabytesPerSecond / 1e6, flops / GemmTeraflopsPerSecond / 1e9);
+        => Math.Max(bytes / (ReadGigabytesPerSecond ?? CopyGigabytesPerSecond) / 1e6, flops / (FmaTeraflopsPerSecond ?? GemmTeraflopsPerSecond) / 1e9);
 
     /// <summary>Measures with an empty backend, which has weights for this alone.</summary>
     internal static Ceilings Measure(InstrumentBackend device, DType weights)
@@ -27,7 +29,8 @@ public sealed record Ceilings(double CopyGigabytesPerSecond, double GemmTeraflop
         backend.ReserveSteps(new StepLimits(n, 1, 1, 1));
         using var workspace = new Workspace(backend.Allocate((2L * n * n * backend.ActivationType.SizeInBytes()) + 1024, MemoryOwner.Workspace), backend.ActivationType);
         double gemm = 2.0 * n * n * n / Multiply(device, workspace, square, numbers, n).Low / 1e9;
-        return new Ceilings(gpu ? CopyOnDevice(device, workspace) : CopyOnProcessor(device), gemm);
+        return gpu ? new Ceilings(CopyOnDevice(device, workspace), gemm)
+            : new Ceilings(CopyOnProcessor(device), gemm, ProcessorProbes.ReadGigabytesPerSecond(device), ProcessorProbes.FmaTeraflopsPerSecond(device));
     }
 
     private static Timing Multiply(InstrumentBackend device, Workspace workspace, LinearWeight square, EmbeddingTable numbers, int n)

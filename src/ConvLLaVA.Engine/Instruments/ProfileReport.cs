@@ -9,8 +9,8 @@ namespace ConvLLaVA.Engine.Instruments;
 /// <param name="Share">Its part of the time of all operations, 0 to 1.</param>
 /// <param name="Bytes">Bytes all calls must move at least.</param>
 /// <param name="Flops">Floating-point operations of all calls.</param>
-/// <param name="Ceiling">The time that copy bandwidth and matrix-product rate allow, over the time it took, 0 to 1; null when no ceilings were
-/// measured.</param>
+/// <param name="Ceiling">The least time that the ceilings allow (read bandwidth and multiply-add peak on the CPU, copy bandwidth and
+/// matrix-product rate on a GPU), over the time it took, 0 to 1; null when no ceilings were measured.</param>
 public sealed record ProfileLine(string Name, int Count, double Milliseconds, double Share, long Bytes, long Flops, double? Ceiling)
 {
     /// <summary>Gigabytes a second.</summary>

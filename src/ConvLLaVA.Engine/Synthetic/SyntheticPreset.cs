@@ -27,6 +27,9 @@ public sealed record SyntheticPreset(string Name, int ImageSize, ImmutableArray<
         new("tiny", 128, [1, 1, 2, 1, 1], [16, 32, 48, 64, 96], 128, 344, 2, 4, 2, 512, 1024, 1024),
         // Large enough for tensor cores and several tiles in every kernel, small enough to compare whole dumps of.
         new("mid", 384, [2, 2, 6, 2, 2], [96, 192, 384, 768, 1536], 1024, 2816, 8, 16, 8, 8000, 2048, 2048),
+        // The published decoder's width in four layers, and the published tower alone: for measurements beside other engines.
+        new("llama-4l", 128, [1, 1, 1, 1, 1], [16, 32, 48, 64, 96], 4096, 11008, 4, 32, 32, 32000, 4096, 2048),
+        Published with { Name = "encoder-768", ImageSize = 768, HiddenSize = 128, IntermediateSize = 344, Layers = 1, Heads = 2, KeyValueHeads = 2, VocabularySize = 512, MaxPositions = 1024, PromptLength = 1024 },
         Published with { Name = "7b-768", ImageSize = 768 },
         Published with { Name = "7b-1024", ImageSize = 1024 },
         Published with { Name = "7b-1536", ImageSize = 1536 },

@@ -131,7 +131,7 @@ public sealed class LanguageOpsTests
         foreach (bool half in new[] { true, false })
         {
             fixed (ushort* from = stored)
-            fixed (float* to = wide) bench.Backend.Kernels.Widen(from, to, 65536, half);
+            fixed (float* to = wide) bench.Backend.Kernels.Widen((nint)from, half ? DType.Float16 : DType.BFloat16, to, 65536);
             for (int i = 0; i < 65536; i++)
             {
                 float expected = half ? (float)BitConverter.UInt16BitsToHalf((ushort)i) : BitConverter.UInt32BitsToSingle((uint)i << 16);

@@ -18,11 +18,15 @@ public sealed class BenchmarkTests
         BenchPlan plan = Short with { Kinds = BenchPlan.AllKinds, Batches = [1, 2], Prompts = [20, 33], Contexts = [17, 40], Sequences = [1, 3] };
         BenchReport report = await new Benchmark(plan, Cpu).RunAsync();
         Assert.True(report.ChecksPassed > 20);
-        Assert.True(report.Ceilings.CopyGbS > 0 && report.Ceilings.GemmTflopS > 0);
+        Assert.True(report.Ceilings.CopyGbS > 0 && report.Ceilings.GemmTflopS > 0 && report.Ceilings.ReadGbS > 0 && report.Ceilings.FmaTflopS > 0);
         Assert.All(report.Rows, row => Assert.True(row.Ms.Median > 0 && row.Ms.Low <= row.Ms.Median && row.Ms.Median <= row.Ms.High, row.ToString()));
         string[] names = [.. report.Rows.Select(row => row.Name)];
         foreach (string name in (string[])["load", "encode 128 batch 1", "encode 128 batch 2", "prefill 20", "prefill 33", "decode at 17", "decode at 40 batch 3", "e2e first token", "depthwise 7x7 + norm [1024, 16]"])
             Assert.Contains(name, names);
+
+        BenchRow step = report.Rows.First(row => row.Name == "decode at 17");
+        Assert.Equal(100 * step.GbS / report.Ceilings.ReadGbS!.Value, step.PercentOfRead!.Value, 6);
+        Assert.Equal(100 * step.TflopS / report.Ceilings.FmaTflopS!.Value, step.PercentOfFma!.Value, 6);
 
         BenchRow Row(string name) => report.Rows.First(row => row.Name == name);
         Assert.Equal(2 * Row("encode 128 batch 1").Flops, Row("encode 128 batch 2").Flops);

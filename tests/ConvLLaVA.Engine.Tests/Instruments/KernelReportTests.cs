@@ -44,6 +44,20 @@ public sealed class KernelReportTests
     public void BlocksOfAMultiprocessor_AreNvidias(int architecture, int threads, int registers, int shared, int blocks)
         => Assert.Equal(blocks, Multiprocessor.BlocksOf(architecture, threads, registers, shared));
 
+    [Theory]
+    [InlineData(75, 65536, 32)]
+    [InlineData(80, 166912, 64)]
+    [InlineData(86, 101376, 32)]
+    [InlineData(89, 101376, 32)]
+    [InlineData(90, 232448, 64)]
+    [InlineData(120, 101376, 32)]
+    public void AttentionTiles_LeaveRoomForTwoBlocks(int architecture, int largestBlock, int keyTile)
+    {
+        Assert.Equal(largestBlock, Multiprocessor.Of(architecture).LargestBlockBytes); // as NVIDIA's programming guide has it
+        Assert.Equal(keyTile, new KernelShape(DType.Float16, 128, 32, 32, 16, 16, false, architecture).KeyTile);
+        Assert.Equal(64, new KernelShape(DType.Float16, 48, 4, 4, 16, 16, false, architecture).KeyTile);
+    }
+
     [Fact]
     public void CodeThatIsNone_HasNoBounds()
     {

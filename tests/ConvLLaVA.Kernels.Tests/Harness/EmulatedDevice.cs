@@ -18,10 +18,19 @@ internal static unsafe class EmulatedDevice
     private static CudaContext? _context;
     private static CudaStream? _stream;
 
-    /// <summary>Orders in which warps and blocks run; results may depend on none of it.</summary>
-    private static readonly string[] Orders = ["forward", "reverse", "random:7"];
+    /// <summary>Names a file that gets the names of the kernel files that have run, one a line.</summary>
+    public const string KernelListVariable = "CONVLLAVA_TEST_KERNEL_LIST";
 
-    private static string LibraryFolder => Path.Combine(Repository.Root, "artifacts", "emulator");
+    private static readonly HashSet<string> Launched = [];
+
+    /// <summary>Orders in which warps and blocks run; results may depend on none of it. A slow device can be given fewer.</summary>
+    private static readonly string[] Orders = Environment.GetEnvironmentVariable("CONVLLAVA_TEST_ORDERS") is { Length: > 0 } orders ? orders.Split(',') : ["forward", "reverse", "random:7"];
+
+    /// <summary>An emulated device that the caller has built and set, as <c>tools/emulate.sh</c> does, or null: the plain build, made when first needed.</summary>
+    private static readonly string? Given =
+        Environment.GetEnvironmentVariable("CONVLLAVA_EMULATED_DEVICE") is { Length: > 0 } && Environment.GetEnvironmentVariable("CONVLLAVA_CUDA_PATH") is { Length: > 0 } folder ? folder : null;
+
+    private static string LibraryFolder => Given ?? Path.Combine(Repository.Root, "artifacts", "emulator");
 
     /// <summary>Before anything else of this process asks for a CUDA library.</summary>
     [ModuleInitializer]
@@ -92,6 +101,8 @@ internal static unsafe class EmulatedDevice
     internal static CudaFunction Function(Kernel kernel, string entry)
     {
         if (!Modules.TryGetValue(kernel, out CudaModule? module)) Modules.Add(kernel, module = new CudaModule(_context!, kernel.Image));
+        string file = kernel.Name.Split(' ')[0];
+        if (Environment.GetEnvironmentVariable(KernelListVariable) is { Length: > 0 } list && Launched.Add(file)) File.AppendAllText(list, file + '\n');
         return module.GetFunction(entry);
     }
 
@@ -143,10 +154,13 @@ internal static unsafe class EmulatedDevice
         if (Environment.GetEnvironmentVariable("CXX") is null && !InPath("g++") && !InPath("clang++")) return "There is no C++ compiler (g++ or clang++) to build the emulated device with.";
         var start = new ProcessStartInfo("bash") { RedirectStandardOutput = true, RedirectStandardError = true };
         start.ArgumentList.Add(Path.Combine(Repository.Root, "kernels", "emulator", "build.sh"));
-        using Process process = Process.Start(start)!;
-        Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
-        process.WaitForExit();
-        if (process.ExitCode != 0) throw new InvalidOperationException($"kernels/emulator/build.sh failed:\n{output.Result}{errors.Result}");
+        if (Given is null)
+        {
+            using Process process = Process.Start(start)!;
+            Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
+            process.WaitForExit();
+            if (process.ExitCode != 0) throw new InvalidOperationException($"kernels/emulator/build.sh failed:\n{output.Result}{errors.Result}");
+        }
         ProbeTable driver = CudaLibraries.Probe(CudaLibrary.Driver);
         if (!driver.Found || Path.GetDirectoryName(driver.LoadedPath) != Path.GetFullPath(LibraryFolder))
         {

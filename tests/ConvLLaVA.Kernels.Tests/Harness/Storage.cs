@@ -18,8 +18,8 @@ public enum Storage
 /// <summary>Conversions and rounding of the storage types.</summary>
 internal static class StorageExtensions
 {
-    /// <summary>All of them.</summary>
-    public static readonly Storage[] All = [Storage.F32, Storage.F16, Storage.BF16];
+    /// <summary>All of them, or the one that <c>CONVLLAVA_TEST_STORAGE</c> names.</summary>
+    public static readonly Storage[] All = Enum.TryParse(Environment.GetEnvironmentVariable("CONVLLAVA_TEST_STORAGE"), out Storage only) ? [only] : [Storage.F32, Storage.F16, Storage.BF16];
 
     /// <summary>Bytes of an element.</summary>
     public static int Size(this Storage storage) => storage == Storage.F32 ? 4 : 2;

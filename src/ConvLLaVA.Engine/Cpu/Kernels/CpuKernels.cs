@@ -1,4 +1,5 @@
 using System.Runtime.Intrinsics;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Cpu;
 
@@ -16,6 +17,12 @@ internal abstract unsafe class CpuKernels
 
     public abstract void SiluMultiply(float* gate, float* up, int count);
 
+    /// <summary>Rotates the pairs (i, i + head_dim / 2) of one head. head [head_dim], table as from <see cref="RopeTable.Of"/>.</summary>
+    public abstract void Rotate(float* head, float* table, int headDim);
+
+    /// <summary>output[4 i + k] = rows[k, i]. rows [4, count], output [4 * count]</summary>
+    public abstract void Interleave4(float* rows, int count, float* output);
+
     public abstract int DepthwiseRows { get; }
 
     public abstract int DepthwiseWidth { get; }
@@ -29,11 +36,20 @@ internal abstract unsafe class CpuKernels
     public abstract void Attention(float* query, float* output, nint stride, int count, ReadOnlySpan<int> positions, ReadOnlySpan<int> blocks,
         KvPages kv, int layer, int kvHead, float* scratch);
 
+    /// <summary>Floating-point operations of one round of <see cref="MultiplyAdds"/>.</summary>
+    public abstract int FlopsPerRound { get; }
+
+    /// <summary>Fused multiply-adds in registers, to measure how many there can be.</summary>
+    public abstract float MultiplyAdds(long rounds);
+
+    /// <summary>Reads memory in order, to measure how fast that can be; count is a multiple of 128.</summary>
+    public abstract float ReadAll(float* data, nint count);
+
     /// <summary>Applies one elementary function, for tests: 0 exp, 1 GELU, 2 SiLU. Both [count].</summary>
     public abstract void Apply(int function, float* input, float* output, int count);
 
-    /// <summary>Widens 16-bit elements, for tests; count is a multiple of 16.</summary>
-    public abstract void Widen(ushort* input, float* output, int count, bool half);
+    /// <summary>Widens stored elements. Both [count].</summary>
+    public abstract void Widen(nint input, DType type, float* output, int count);
 
     /// <summary>The kernels of <paramref name="path"/>, which must not be Auto.</summary>
     public static CpuKernels Create(CpuPath path) => path switch
@@ -61,6 +77,10 @@ internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct wher
 
     public override void SiluMultiply(float* gate, float* up, int count) => Norms<V, S>.SiluMultiply(gate, up, count);
 
+    public override void Rotate(float* head, float* table, int headDim) => Moves<V, S>.Rotate(head, table, headDim);
+
+    public override void Interleave4(float* rows, int count, float* output) => Moves<V, S>.Interleave4(rows, count, output);
+
     public override int DepthwiseRows => Depthwise<V, S>.MostRows;
 
     public override int DepthwiseWidth => Depthwise<V, S>.SegmentWidth;
@@ -76,6 +96,12 @@ internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct wher
         KvPages kv, int layer, int kvHead, float* scratch)
         => Attention<V, S>.Run(query, output, stride, count, positions, blocks, kv, layer, kvHead, scratch);
 
+    public override int FlopsPerRound => Probes<V, S>.FlopsPerRound;
+
+    public override float MultiplyAdds(long rounds) => Probes<V, S>.MultiplyAdds(rounds);
+
+    public override float ReadAll(float* data, nint count) => Probes<V, S>.Read(data, count);
+
     public override void Apply(int function, float* input, float* output, int count)
     {
         for (int i = 0; i < count; i += Simd.Lanes)
@@ -87,8 +113,13 @@ internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct wher
         }
     }
 
-    public override void Widen(ushort* input, float* output, int count, bool half)
+    public override void Widen(nint input, DType type, float* output, int count)
     {
-        for (int i = 0; i < count; i += Simd.Lanes) S.Store(output + i, half ? S.LoadHalf(input + i) : S.LoadBFloat16(input + i));
+        switch (type)
+        {
+            case DType.Float32: Moves<V, S>.Widen<Float32Element>((byte*)input, output, count); break;
+            case DType.Float16: Moves<V, S>.Widen<HalfElement>((byte*)input, output, count); break;
+            default: Moves<V, S>.Widen<BFloat16Element>((byte*)input, output, count); break;
+        }
     }
 }

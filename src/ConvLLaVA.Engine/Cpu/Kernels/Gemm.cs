@@ -69,20 +69,30 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 for (int n = 0; n < columns; n += DirectBlock) Direct(call, n, Math.Min(DirectBlock, columns - n), scratch.Of(0));
                 return;
             }
-            int tasks = (columns + DirectBlock - 1) / DirectBlock;
-            pool.Run(tasks, (task, worker) =>
-                Direct(call, task * DirectBlock, Math.Min(DirectBlock, columns - task * DirectBlock), scratch.Of(worker)));
+            var direct = new DirectWork(call, scratch);
+            pool.Run(columns, DirectBlock, ref direct);
             return;
         }
         (int rowBlock, int columnBlock) = Blocks(call.Rows, columns, pool.Threads);
         int down = (call.Rows + rowBlock - 1) / rowBlock;
         int across = (columns + columnBlock - 1) / columnBlock;
-        // Tasks that follow each other use the same weights: they are then in the shared cache.
-        pool.Run(down * across, (task, worker) =>
+        var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down);
+        pool.Run(down * across, 1, ref packed);
+    }
+
+    private readonly struct DirectWork(GemmCall call, Scratch scratch) : IWork
+    {
+        public void Do(int first, int end, int worker) => Direct(call, first, end - first, scratch.Of(worker));
+    }
+
+    private readonly struct PackedWork(GemmCall call, Scratch scratch, int rowBlock, int columnBlock, int down) : IWork
+    {
+        public void Do(int first, int end, int worker)
         {
-            int m = task % down * rowBlock, n = task / down * columnBlock;
-            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, columns - n), scratch.Of(worker));
-        });
+            // Tasks that follow each other use the same weights: they are then in the shared cache.
+            int m = first % down * rowBlock, n = first / down * columnBlock;
+            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, call.Weight.OutFeatures - n), scratch.Of(worker));
+        }
     }
 
     // Smaller blocks for small products, so that no worker is left without.

@@ -27,18 +27,6 @@ internal sealed unsafe class RopeTable(RopeParameters parameters, MemoryLedger l
         _positions = positions;
     }
 
-    /// <summary>Rotates the pairs (i, i + head_dim / 2) of one head. head [head_dim], table as from <see cref="Of"/>.</summary>
-    public static void Rotate(float* head, float* table, int headDim)
-    {
-        int half = headDim / 2;
-        for (int i = 0; i < half; i++)
-        {
-            float cosine = table[i], sine = table[half + i], a = head[i], b = head[i + half];
-            head[i] = a * cosine - b * sine;
-            head[i + half] = b * cosine + a * sine;
-        }
-    }
-
     /// <inheritdoc/>
     public void Dispose() => _memory?.Dispose();
 }

@@ -149,6 +149,21 @@ internal readonly unsafe struct Simd128 : ISimd<Quad128>
         return Vector128.Create(SumLanes(a), SumLanes(b), SumLanes(c), SumLanes(d));
     }
 
+    /// <summary>Four rows of four to four columns of four.</summary>
+    [MethodImpl(Inline)]
+    internal static (Vector128<float> A, Vector128<float> B, Vector128<float> C, Vector128<float> D) Transpose4(
+        Vector128<float> a, Vector128<float> b, Vector128<float> c, Vector128<float> d)
+    {
+        if (Sse.IsSupported)
+        {
+            Vector128<float> ab = Sse.UnpackLow(a, b), cd = Sse.UnpackLow(c, d);
+            Vector128<float> abHigh = Sse.UnpackHigh(a, b), cdHigh = Sse.UnpackHigh(c, d);
+            return (Sse.MoveLowToHigh(ab, cd), Sse.MoveHighToLow(cd, ab), Sse.MoveLowToHigh(abHigh, cdHigh), Sse.MoveHighToLow(cdHigh, abHigh));
+        }
+        return (Vector128.Create(a[0], b[0], c[0], d[0]), Vector128.Create(a[1], b[1], c[1], d[1]),
+            Vector128.Create(a[2], b[2], c[2], d[2]), Vector128.Create(a[3], b[3], c[3], d[3]));
+    }
+
     /// <summary>The largest of four lanes.</summary>
     [MethodImpl(Inline)]
     internal static float MaxLanes(Vector128<float> v)

@@ -1,0 +1,107 @@
+using System.Globalization;
+using ConvLLaVA.Engine;
+using ConvLLaVA.Engine.Instruments;
+using ConvLLaVA.Engine.Tensors;
+
+namespace ConvLLaVA.Peers;
+
+/// <summary>Prefill of 512 tokens and 64 decoding steps after it, in four layers as wide as the published model's.</summary>
+internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<string> say)
+{
+    private const string Model = "synth:llama-4l";
+    private const int Prompt = 512;
+    private const int Steps = 64;
+    private const int MaxTokens = Prompt + Steps;
+    private static readonly string PrefillName = string.Create(CultureInfo.InvariantCulture, $"prefill {Prompt}");
+    private static readonly string DecodeName = string.Create(CultureInfo.InvariantCulture, $"decode {Steps}");
+    private readonly int[] _tokens = [.. Enumerable.Range(0, MaxTokens).Select(t => (int)((t * 7919L + 11) % 32000))];
+    private float[] _expected = [];
+
+    public void Run()
+    {
+        record.Times.RemoveAll(time => time.Work == PrefillName || time.Work == DecodeName);
+        record.Checks.RemoveAll(check => check.Work == DecodeName);
+        LlamaCpp? llama = options.LlamaFolder is { } folder ? new LlamaCpp(folder) : null;
+        if (llama is null) say("llama.cpp is left out: --llama names no folder with its libraries");
+        else
+        {
+            record.Versions["llama.cpp"] = $"ggml {llama.Version}, CPU variant {llama.Variant}";
+            record.Versions["llama.cpp features"] = llama.Features.Trim();
+        }
+        // First fp32: its logits are what the others are held against.
+        Hold("fp32", Ours(DType.Float32), Torch(DType.Float32), null);
+        Hold("16 bits", Ours(DType.BFloat16), Torch(DType.BFloat16), Peer(llama, GgufType.F16, "f16"));
+    }
+
+    private (string, Func<ILanguageModel>) Ours(DType type)
+        => ("this engine " + Short(type), () => new EngineLlama(Model, new LoadOptions { Device = Device.Cpu, Threads = options.Threads, WeightType = type, MaxSequences = 1, KvCacheTokens = 16 }, MaxTokens));
+
+    private static (string, Func<ILanguageModel>) Torch(DType type) => ("libtorch " + Short(type), () => new TorchLlama(Model, type, MaxTokens));
+
+    private (string, Func<ILanguageModel>)? Peer(LlamaCpp? library, GgufType type, string name)
+    {
+        if (library is null) return null;
+        string path = Path.Combine(options.WorkFolder, $"llama-4l-{name}.gguf");
+        return ("llama.cpp " + name, () =>
+        {
+            if (!File.Exists(path))
+            {
+                say($"  writing {path}");
+                GgufFile.Write(path, Model, type, type);
+            }
+            return new LlamaCppModel(library, path, MaxTokens, options.Threads, 32000);
+        });
+    }
+
+    private void Hold(string weightClass, params (string Name, Func<ILanguageModel> Open)?[] programs)
+    {
+        say($"language model, {weightClass}");
+        List<ILanguageModel> open = [];
+        try
+        {
+            List<Contestant> contestants = [];
+            foreach ((string name, Func<ILanguageModel> make) in programs.OfType<(string, Func<ILanguageModel>)>())
+            {
+                say($"  loading {name}");
+                ILanguageModel model = make();
+                open.Add(model);
+                contestants.Add(new Contestant(name, weightClass, () => Once(model)));
+            }
+            IReadOnlyList<Timing[]> times = Contest.Hold(contestants, options.Rounds, say);
+            for (int i = 0; i < contestants.Count; i++)
+            {
+                record.Times.Add(new PeerTime(PrefillName, weightClass, contestants[i].Name, times[i][0], Prompt));
+                record.Times.Add(new PeerTime(DecodeName, weightClass, contestants[i].Name, times[i][1], Steps));
+                if (_expected.Length == 0) _expected = open[i].Logits.ToArray();
+                else Check(weightClass, contestants[i].Name, open[i].Logits);
+            }
+        }
+        finally
+        {
+            foreach (ILanguageModel model in open) model.Dispose();
+        }
+    }
+
+    /// <summary>The last logits against fp32's: everybody must have computed the same model.</summary>
+    private void Check(string weightClass, string name, ReadOnlySpan<float> logits)
+    {
+        double allowed = weightClass switch { "fp32" => 1e-4, "16 bits" => 0.05, "q8" => 0.1, _ => 0.6 };
+        double distance = Contest.Distance(logits, _expected);
+        record.Checks.Add(new PeerCheck(DecodeName, weightClass, name, "relative L2 of the last logits from this engine's fp32", distance, allowed));
+        say($"  {name}: logits differ by {distance:0.0e-0} from fp32's");
+        if (!(distance <= allowed)) throw new InvalidOperationException($"{name} computes something else: its logits differ by {distance:0.0e-0}, allowed are {allowed:0.0e-0}.");
+    }
+
+    private double[] Once(ILanguageModel model)
+    {
+        model.Reset();
+        double prefill = Contest.Time(() => model.Feed(_tokens[..Prompt]));
+        double decode = Contest.Time(() =>
+        {
+            for (int t = Prompt; t < MaxTokens; t++) model.Feed([_tokens[t]]);
+        });
+        return [prefill, decode];
+    }
+
+    private static string Short(DType type) => type switch { DType.Float32 => "fp32", DType.Float16 => "f16", _ => "bf16" };
+}

@@ -1,0 +1,30 @@
+using ConvLLaVA.Engine;
+using ConvLLaVA.Peers;
+using TorchSharp;
+
+PeerOptions options;
+try
+{
+    options = PeerOptions.Parse(args);
+    PeerRecord record = PeerRecord.Load(options.Record);
+    Directory.CreateDirectory(options.WorkFolder);
+    torch.set_num_threads(options.Threads);
+    foreach (string stage in options.Stages)
+    {
+        switch (stage)
+        {
+            case "encoder": new EncoderStage(options, record, Say).Run(); break;
+            case "llama": new LlamaStage(options, record, Say).Run(); break;
+        }
+        record.Date = DateTimeOffset.UtcNow;
+        record.Save(options.Record);
+    }
+    return 0;
+}
+catch (Exception error) when (error is ConvLlavaException or IOException)
+{
+    Console.Error.WriteLine(error.Message);
+    return error is InvalidInputException ? 2 : 1;
+}
+
+static void Say(string line) => Console.Error.WriteLine(line);
