@@ -40,6 +40,7 @@ internal static class CompareCommand
             if (others.Length == 0) throw new InvalidInputException($"{with.Name} is empty but must name at least one precision.");
             string[] questions = parsed.GetValue(prompts) is { } path ? Questions(path) : s_questions;
             string[] pictures = parsed.GetValue(images) is { Length: > 0 } given ? given : Samples();
+            if (Array.Find(pictures, picture => !File.Exists(picture)) is { } missing) throw new InvalidInputException($"The picture {missing} does not exist.");
             PromptRequest[] requests = [.. pictures.SelectMany(picture => questions.Select(question => PromptRequest.Ask(question, ImageInput.FromFile(picture))))];
             using OutputFile? file = parsed.GetValue(json) is { } target ? new OutputFile(target) : null;
             var comparison = new PrecisionComparison(model.ModelFolder(parsed), baseline, requests, parsed.GetValue(tokens), line => Console.Error.WriteLine(line));
