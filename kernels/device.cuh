@@ -83,6 +83,9 @@ template <> DEVICE unsigned pack2<f16>(float lo, float hi) {
 }
 #endif
 
+// Four bytes out of the eight of a (0 .. 3) and b (4 .. 7): byte i is the one that digit i of the selector, counted from the lowest, names.
+DEVICE unsigned prmt(unsigned a, unsigned b, unsigned selector) { return __byte_perm(a, b, selector); }
+
 // ---- 16 bytes at a time --------------------------------------------------------------------------------------------------------
 
 // 16 bytes of T. `words` are the same bytes as four registers, the form that mma takes. In unrolled code ptxas makes one packing

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Quantization;
 
 namespace ConvLLaVA.Bench;
 
@@ -10,10 +11,10 @@ internal static class AccuracyRun
     private const int Concurrency = 8;
     private static readonly string[] ShortKinds = ["color", "shape", "size", "count", "where", "exists"];
 
-    public static async Task RunAsync(string data, string model, string? output, string? reference)
+    public static async Task RunAsync(string data, string model, string? output, string? reference, QuantOptions? quantize)
     {
         HeldOutQuestion[] questions = Read(Path.Combine(data, "questions.jsonl"));
-        await using ConvLlava engine = await ConvLlava.LoadAsync(model);
+        await using ConvLlava engine = await ConvLlava.LoadAsync(model, new LoadOptions { Quantize = quantize });
         var answered = new HeldOutQuestion[questions.Length];
         await Parallel.ForAsync(0, questions.Length, new ParallelOptions { MaxDegreeOfParallelism = Concurrency }, async (i, cancellation) =>
         {

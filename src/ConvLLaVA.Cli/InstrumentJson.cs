@@ -9,5 +9,6 @@ namespace ConvLLaVA.Cli;
 [JsonSerializable(typeof(ProfileLine[]))]
 [JsonSerializable(typeof(KernelReport))]
 [JsonSerializable(typeof(BindingCheck[]))]
+[JsonSerializable(typeof(ComparisonReport))]
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 internal sealed partial class InstrumentJson : JsonSerializerContext;

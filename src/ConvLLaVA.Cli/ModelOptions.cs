@@ -26,11 +26,11 @@ internal sealed class ModelOptions
     private readonly Option<long> _maxPixels = new("--max-image-pixels") { Description = "Largest picture accepted, in pixels; 0 for no limit.", DefaultValueFactory = _ => new LoadOptions().MaxImagePixels, HelpName = "N" };
     private readonly Option<bool> _verbose = new("--verbose", "-v") { Description = "Say more on stderr." };
 
-    /// <summary>Adds the options to <paramref name="command"/>.</summary>
-    public void AddTo(Command command)
+    /// <summary>Adds the options to <paramref name="command"/>, those that quantise only where asked.</summary>
+    public void AddTo(Command command, bool quantize = true)
     {
         foreach (Option option in (Option[])[_model, _visionTower, _device, _dtype, _threads, _kvTokens, _kvMemory, _gpu, _gpuFraction, _deterministic, _tanhGelu, _kernels, _maxPixels, _verbose]) command.Add(option);
-        _quantize.AddTo(command);
+        if (quantize) _quantize.AddTo(command);
     }
 
     /// <summary>Folder of the model: <c>--model</c>, or the demo model's.</summary>

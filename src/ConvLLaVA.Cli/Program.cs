@@ -31,6 +31,7 @@ internal static class Program
             SelftestCommand.Create(),
             BenchCommand.Create(),
             ProfileCommand.Create(),
+            CompareCommand.Create(),
             KernelsCommand.Create(),
         };
         // A prompt may begin with '@': it never names a file of further arguments.

@@ -153,6 +153,15 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         writer.Complete();
     }
 
+    /// <summary>What the model computes for a request and a given answer to it, layer by layer.</summary>
+    internal async Task<ForwardTrace> TraceAsync(PromptRequest request, IReadOnlyList<int> answer, CancellationToken cancellation)
+    {
+        PreparedPrompt prompt = await Task.Run(() => _prompts.Prepare(request), cancellation).ConfigureAwait(false);
+        ForwardTrace? trace = null;
+        await Task.Run(() => _runner.Exclusive(() => trace = ForwardTrace.Run(_model, _backend, prompt, answer, cancellation)), cancellation).ConfigureAwait(false);
+        return trace!;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {

@@ -110,6 +110,13 @@ template <class T> DEVICE unsigned pack2(float lo, float hi) {
     return static_cast<unsigned>(from_float<T>(lo).bits) | static_cast<unsigned>(from_float<T>(hi).bits) << 16;
 }
 
+DEVICE unsigned prmt(unsigned a, unsigned b, unsigned selector) {
+    const unsigned long long both = static_cast<unsigned long long>(b) << 32 | a;
+    unsigned r = 0;
+    for (int i = 0; i < 4; ++i) r |= static_cast<unsigned>(both >> (8 * (selector >> (4 * i) & 7u)) & 0xffu) << (8 * i);
+    return r;
+}
+
 // ---- 16 bytes at a time --------------------------------------------------------------------------------------------------------
 
 template <class T> struct alignas(16) Pack {

@@ -77,16 +77,23 @@ public sealed unsafe partial class CpuBackend
         var call = new QuantCall(prepared, weight, kind, output, outputStride);
         if (prepared.NeedsPreparing)
         {
-            if (rows < RowsWorthHandingOut)
-            {
-                for (int row = 0; row < rows; row++) prepared.Prepare(row);
-            }
-            else
-            {
-                _pool.Run(rows, (row, _) => prepared.Prepare(row));
-            }
+            var preparing = new PrepareWork(prepared);
+            _pool.Run(rows, RowsWorthHandingOut, ref preparing);
         }
-        QuantKernels kernels = _quantKernels;
-        _pool.Run(kernels.Panels(weight), (panel, _) => kernels.Run(call, panel, panel + 1));
+        var work = new QuantizedWork(_quantKernels, call);
+        _pool.Run(_quantKernels.Panels(weight), 1, ref work);
+    }
+
+    private readonly struct PrepareWork(QuantInput input) : IWork
+    {
+        public void Do(int first, int end, int worker)
+        {
+            for (int row = first; row < end; row++) input.Prepare(row);
+        }
+    }
+
+    private readonly struct QuantizedWork(QuantKernels kernels, QuantCall call) : IWork
+    {
+        public void Do(int first, int end, int worker) => kernels.Run(call, first, end);
     }
 }

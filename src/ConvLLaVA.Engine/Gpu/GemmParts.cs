@@ -13,7 +13,7 @@ internal sealed record GemmParts(MatmulDescriptor Descriptor, MatrixLayout Weigh
 {
     /// <summary>Describes a product.</summary>
     /// <exception cref="CudaException">cuBLASLt refuses part of the description.</exception>
-    public static GemmParts Of(CudaDataType type, int m, int n, int k, GemmKind kind, long workspaceBytes)
+    public static GemmParts Of(CudaDataType type, int m, int n, int k, GemmKind kind, long workspaceBytes, int stride = 0)
     {
         // fp32 accumulation; with fp32 matrices this is also exact fp32 arithmetic, never tf32.
         var descriptor = new MatmulDescriptor(CublasComputeType.Compute32F, CudaDataType.R32F)
@@ -30,7 +30,7 @@ internal sealed record GemmParts(MatmulDescriptor Descriptor, MatrixLayout Weigh
             // Parts of a split product are added in fp32: in fp16 they could overflow, and in place their order would not be fixed.
             ReductionSchemes = CublasLtReductionScheme.ComputeType,
         };
-        return new GemmParts(descriptor, new MatrixLayout(type, k, n, k), new MatrixLayout(type, k, m, k), new MatrixLayout(output, n, m, n), preference);
+        return new GemmParts(descriptor, new MatrixLayout(type, k, n, k), new MatrixLayout(type, k, m, k), new MatrixLayout(output, n, m, stride == 0 ? n : stride), preference);
     }
 
     /// <summary>cuBLASLt's name of a storage type.</summary>

@@ -68,9 +68,10 @@ internal sealed class GemmPlans : IDisposable
     /// <param name="k">Columns of both.</param>
     /// <param name="alpha">Factor of the product.</param>
     /// <param name="kind">The rest.</param>
-    public void Run(nint x, nint weight, nint bias, nint y, int m, int n, int k, float alpha, GemmKind kind)
+    /// <param name="stride">Elements from one row of y to the next; 0: n.</param>
+    public void Run(nint x, nint weight, nint bias, nint y, int m, int n, int k, float alpha, GemmKind kind, int stride = 0)
     {
-        var key = new PlanKey(m, n, k, kind, AlignmentOf(weight), AlignmentOf(x), AlignmentOf(y));
+        var key = new PlanKey(m, n, k, stride == 0 ? n : stride, kind, AlignmentOf(weight), AlignmentOf(x), AlignmentOf(y));
         if (!_plans.TryGetValue(key, out MatmulPlan? plan)) _plans.Add(key, plan = Create(key, bias));
         if ((kind & GemmKind.Bias) != 0) SetBias(plan, bias);
         int outputBytes = (kind & GemmKind.FloatOutput) != 0 ? 4 : _elementBytes;
@@ -92,7 +93,7 @@ internal sealed class GemmPlans : IDisposable
     {
         try
         {
-            GemmParts parts = GemmParts.Of(_type, key.M, key.N, key.K, key.Kind, _workspace.ByteLength);
+            GemmParts parts = GemmParts.Of(_type, key.M, key.N, key.K, key.Kind, _workspace.ByteLength, key.Stride);
             if ((key.Kind & GemmKind.Bias) != 0) parts.Descriptor.Bias = (ulong)bias;
             using MatmulPreference preference = parts.Preference;
             preference.SetAlignment(key.WeightAlignment, key.InputAlignment, key.OutputAlignment, key.OutputAlignment);
@@ -119,5 +120,5 @@ internal sealed class GemmPlans : IDisposable
     /// <summary>The largest power of two up to 256 that divides an address: what the heuristic may rely on.</summary>
     private static int AlignmentOf(nint address) => (int)Math.Min(256, address & -address);
 
-    private readonly record struct PlanKey(int M, int N, int K, GemmKind Kind, int WeightAlignment, int InputAlignment, int OutputAlignment);
+    private readonly record struct PlanKey(int M, int N, int K, int Stride, GemmKind Kind, int WeightAlignment, int InputAlignment, int OutputAlignment);
 }

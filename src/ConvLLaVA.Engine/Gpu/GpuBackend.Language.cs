@@ -86,7 +86,7 @@ public sealed partial class GpuBackend
             return;
         }
         Kernels.RmsNorm(input.Data, (GpuNorm)norm, normed.Data, input.Rows, input.Columns);
-        Gemms.Run(normed.Data, weights.Weight, 0, projected.Data, input.Rows, weights.OutFeatures, weights.InFeatures, 1, GemmKind.Plain);
+        Multiply(normed.Data, weights, 0, projected.Data, input.Rows, GemmKind.Plain);
         Kernels.RopeKv(projected.Data, angles, step.Positions, step.Slots, query.Data, pages.Keys(layer), pages.Values(layer), input.Rows);
     }
 
@@ -135,9 +135,9 @@ public sealed partial class GpuBackend
             return;
         }
         Kernels.RmsNorm(hidden.Data, (GpuNorm)norm, normed.Data, hidden.Rows, hidden.Columns);
-        Gemms.Run(normed.Data, first.Weight, 0, both.Data, hidden.Rows, first.OutFeatures, first.InFeatures, 1, GemmKind.Plain);
+        Multiply(normed.Data, first, 0, both.Data, hidden.Rows, GemmKind.Plain);
         Kernels.SiluMultiply(both.Data, gated.Data, hidden.Rows, inner);
-        Gemms.Run(gated.Data, second.Weight, 0, hidden.Data, hidden.Rows, second.OutFeatures, second.InFeatures, 1, GemmKind.Accumulate);
+        Multiply(gated.Data, second, 0, hidden.Data, hidden.Rows, GemmKind.Accumulate);
     }
 
     /// <inheritdoc/>
@@ -159,7 +159,7 @@ public sealed partial class GpuBackend
         if (count <= Kernels.LargestGemv)
             Kernels.Gemv(normed.Data, null, weights, logits.Data, count, weights.InFeatures, weights.OutFeatures, GemvEpilogue.Logits);
         else
-            Gemms.Run(normed.Data, weights.Weight, 0, logits.Data, count, weights.OutFeatures, weights.InFeatures, 1, GemmKind.FloatOutput);
+            Multiply(normed.Data, weights, 0, logits.Data, count, GemmKind.FloatOutput);
     }
 
     /// <summary>The arrays of <paramref name="batch"/> on the device; a batch outside a step is brought there now.</summary>

@@ -5,7 +5,22 @@ namespace ConvLLaVA.Engine.Gpu;
 public sealed partial class GpuBackend
 {
     /// <inheritdoc/>
-    public LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null) => _binder.LoadLinear(rowBlocks, bias, scale);
+    public LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null)
+    {
+        GpuLinear linear = _binder.LoadLinear(rowBlocks, bias, scale);
+        if (linear.Form != KernelWeights.Stored && _forms.Add(linear.Form))
+        {
+            _compiling = BuildAlso(_compiling, _shape.Quantised(linear.Form));
+            _specs.AddRange(_shape.Quantised(linear.Form));
+        }
+        return linear;
+    }
+
+    private async Task<IReadOnlyList<byte[]>> BuildAlso(Task<IReadOnlyList<byte[]>> before, IReadOnlyList<KernelSpec> specs)
+    {
+        IReadOnlyList<byte[]> first = await before.ConfigureAwait(false);
+        return [.. first, .. await Task.Run(() => _compiler.Build(specs, _abandoned.Token)).ConfigureAwait(false)];
+    }
 
     /// <inheritdoc/>
     public LinearWeight LoadPatchConvolution(WeightTensor weight, WeightTensor bias) => _binder.LoadPatchConvolution(weight, bias);
@@ -36,6 +51,6 @@ public sealed partial class GpuBackend
             throw inner is InvalidInputException ? new InvalidInputException(inner.Message, inner) : new ConvLlavaException(inner.Message, inner);
         }
         _stream.Enter();
-        _kernels = new GpuKernels(_stream, _shape, _shape.All(), code, _compiler.Rebuild);
+        _kernels = new GpuKernels(_stream, _shape, _specs, code, _forms, _compiler.Rebuild);
     }
 }

@@ -73,7 +73,7 @@ public sealed partial class GpuBackend
         // cuBLASLt's GELU is the tanh form; the models use erf, so bias and activation follow in a kernel of our own unless asked otherwise.
         bool gelu = activation == Activation.Gelu, ours = gelu && !_options.TanhGelu;
         GemmKind kind = (linear.HasBias && !ours ? GemmKind.Bias : GemmKind.Plain) | (gelu && !ours ? GemmKind.TanhGelu : GemmKind.Plain);
-        Gemms.Run(input.Data, linear.Weight, linear.StoredBias, output.Data, input.Rows, linear.OutFeatures, linear.InFeatures, linear.Alpha, kind);
+        Multiply(input.Data, linear, linear.StoredBias, output.Data, input.Rows, kind);
         if (ours) Kernels.BiasGelu(output.Data, linear.Bias, output.Rows, output.Columns);
     }
 
@@ -84,13 +84,13 @@ public sealed partial class GpuBackend
         RequireRows("LinearResidual", input, linear.InFeatures, accumulator, linear.OutFeatures);
         if (accumulator.Data == 0 || accumulator.Rows == 0) return;
         _stream.Enter();
-        if (!linear.HasBias && linear.Alpha == 1 && input.Rows <= Kernels.LargestGemv)
+        if (linear.IsPlain && input.Rows <= Kernels.LargestGemv)
         {
             Kernels.Gemv(input.Data, null, linear, accumulator.Data, input.Rows, linear.InFeatures, linear.OutFeatures, GemvEpilogue.Add);
             return;
         }
         GemmKind kind = GemmKind.Accumulate | (linear.HasBias ? GemmKind.Bias : GemmKind.Plain);
-        Gemms.Run(input.Data, linear.Weight, linear.StoredBias, accumulator.Data, input.Rows, linear.OutFeatures, linear.InFeatures, linear.Alpha, kind);
+        Multiply(input.Data, linear, linear.StoredBias, accumulator.Data, input.Rows, kind);
     }
 
     private static GpuNorm LayerNormWeights(NormWeight norm, string operation)

@@ -24,7 +24,9 @@ public sealed partial class GpuBackend : IBackend
     private readonly DecodeGraphs _graphs;
     private readonly PinnedPair _transfer;
     private readonly KernelCompiler _compiler;
-    private readonly Task<IReadOnlyList<byte[]>> _compiling;
+    private readonly List<KernelSpec> _specs;
+    private readonly HashSet<int> _forms = [];
+    private Task<IReadOnlyList<byte[]>> _compiling;
     private readonly CancellationTokenSource _abandoned = new();
     private GemmPlans? _gemms;
     private GpuKernels? _kernels;
@@ -48,6 +50,7 @@ public sealed partial class GpuBackend : IBackend
             _shape = new KernelShape(options.Type, options.HeadDim, options.Heads, options.KeyValueHeads, options.BlockSize, options.MaxDecodeRows, options.Deterministic, device.Architecture);
             _compiler = new KernelCompiler(new KernelSources(options.KernelFolder), new KernelCache(options.KernelCache), device.Architecture, options.Logger);
             IReadOnlyList<KernelSpec> specs = _shape.All();
+            _specs = [.. specs];
             _context = Kept(new CudaContext(device));
             _faults = new GpuFaults(Name);
             _memory = Kept(new GpuMemory(_context, _faults, options.MemoryFraction));
@@ -223,6 +226,23 @@ public sealed partial class GpuBackend : IBackend
         _memory.Dispose();
         _context.Dispose();
         _abandoned.Dispose();
+    }
+
+    /// <summary>A product of many rows. A quantised matrix is turned into the storage type first, a tile of rows after the other.</summary>
+    private void Multiply(nint x, GpuLinear weight, nint bias, nint y, int rows, GemmKind kind)
+    {
+        if (weight.Form == KernelWeights.Stored)
+        {
+            Gemms.Run(x, weight.Weight, bias, y, rows, weight.OutFeatures, weight.InFeatures, weight.Alpha, kind);
+            return;
+        }
+        int size = _options.Type.SizeInBytes(), outputSize = (kind & GemmKind.FloatOutput) != 0 ? sizeof(float) : size, tile = _binder.TileRows(weight.OutFeatures, weight.InFeatures);
+        for (int start = 0; start < weight.OutFeatures; start += tile)
+        {
+            int count = Math.Min(tile, weight.OutFeatures - start);
+            Kernels.Dequantise(weight, _arena.Scratch, start, count);
+            Gemms.Run(x, _arena.Scratch, bias == 0 ? 0 : bias + (start * size), y + (start * outputSize), rows, count, weight.InFeatures, weight.Alpha, kind, weight.OutFeatures);
+        }
     }
 
     private static void CheckType(CudaDevice device, DType type)

@@ -6,8 +6,9 @@ namespace ConvLLaVA.Engine.Gpu;
 internal sealed partial class GpuKernels
 {
     private const int GemvScratchBytes = 32;
-    private readonly Dictionary<(int Rows, int Epilogue), CudaFunction> _gemv = [];
-    private readonly Dictionary<int, CudaFunction> _gemvQkv = [];
+    private readonly Dictionary<(int Rows, int Epilogue, int Form), CudaFunction> _gemv = [];
+    private readonly Dictionary<(int Rows, int Form), CudaFunction> _gemvQkv = [];
+    private readonly Dictionary<int, CudaFunction> _dequantise = [];
     private CudaFunction _embedTokens = null!;
     private CudaFunction _rmsNorm = null!;
     private CudaFunction _gatherRmsNorm = null!;
@@ -176,12 +177,13 @@ internal sealed partial class GpuKernels
         for (int start = 0, count; start < rows; start += count)
         {
             count = GemvRows(rows - start, inFeatures, norm is not null);
-            CudaFunction kernel = _gemv[(count, epilogue)];
+            CudaFunction kernel = _gemv[(count, epilogue, weight.Form)];
             int shared = norm is null ? 0 : NormBytes(count, inFeatures);
             var arguments = default(KernelArguments);
             arguments.Add(x + (nint)((long)start * inFeatures * _elementBytes));
             arguments.Add(norm?.Weight ?? 0);
             arguments.Add(weight.Weight);
+            arguments.Add(weight.Scales);
             arguments.Add(weight.Bias);
             arguments.Add(y + (nint)((long)start * outFeatures * outputBytes));
             arguments.Add(inFeatures);
@@ -190,7 +192,7 @@ internal sealed partial class GpuKernels
             int groups = epilogue == GemvEpilogue.SwiGlu ? outFeatures : Ceiling(outFeatures, 2);
             long elements = (long)weight.InFeatures * weight.OutFeatures;
             _stream.Launch(kernel, new Dim3(Math.Min(Ceiling(groups, Threads / 32), FillingBlocks(kernel, shared))), new Dim3(Threads), shared, ref arguments,
-                new Cost(Names[epilogue], elements * _elementBytes, 2L * count * elements));
+                new Cost(Names[epilogue], weight.ByteLength, 2L * count * elements));
         }
     }
 
@@ -201,12 +203,13 @@ internal sealed partial class GpuKernels
         for (int start = 0, count; start < rows; start += count)
         {
             count = GemvRows(rows - start, inFeatures, true);
-            CudaFunction kernel = _gemvQkv[count];
+            CudaFunction kernel = _gemvQkv[(count, weight.Form)];
             int shared = NormBytes(count, inFeatures);
             var arguments = default(KernelArguments);
             arguments.Add(x + (nint)((long)start * inFeatures * _elementBytes));
             arguments.Add(norm.Weight);
             arguments.Add(weight.Weight);
+            arguments.Add(weight.Scales);
             arguments.Add(angles);
             arguments.Add(step.Positions + (start * sizeof(int)));
             arguments.Add(step.Slots + (start * sizeof(int)));
@@ -219,8 +222,25 @@ internal sealed partial class GpuKernels
             arguments.Add(norm.Epsilon);
             long elements = (long)inFeatures * weight.OutFeatures;
             _stream.Launch(kernel, new Dim3(Math.Min(Ceiling(weight.OutFeatures, Threads / 16), FillingBlocks(kernel, shared))), new Dim3(Threads), shared, ref arguments,
-                new Cost("gemv_qkv", elements * _elementBytes, 2L * count * elements));
+                new Cost("gemv_qkv", weight.ByteLength, 2L * count * elements));
         }
+    }
+
+    /// <summary>Rows of a quantised matrix, from <paramref name="firstRow"/> on, in the storage type. output [rows, in]</summary>
+    public void Dequantise(GpuLinear weight, nint output, int firstRow, int rows)
+    {
+        var arguments = default(KernelArguments);
+        arguments.Add(weight.Weight);
+        arguments.Add(weight.Scales);
+        arguments.Add(weight.Factors);
+        arguments.Add(output);
+        arguments.Add(firstRow);
+        arguments.Add(rows);
+        arguments.Add(weight.InFeatures);
+        long elements = (long)rows * weight.InFeatures;
+        int grid = (int)Math.Min((elements + (16 * Threads) - 1) / (16 * Threads), 16L * _multiprocessors);
+        _stream.Launch(_dequantise[weight.Form], new Dim3(grid), new Dim3(Threads), 0, ref arguments,
+            new Cost("dequantise", (weight.ByteLength * rows / weight.OutFeatures) + (elements * _elementBytes), 2 * elements));
     }
 
     private static readonly Dictionary<int, string> Names = new()
@@ -268,12 +288,23 @@ internal sealed partial class GpuKernels
             _decode = WithShared(Function(_shape.DecodeAttention), DecodeBlock(_shape).SharedBytes);
             _combine = Function(_shape.DecodeAttention, "attention_combine");
         }
+        LoadProducts(KernelWeights.Stored);
+    }
+
+    private void LoadQuantised(int form)
+    {
+        LoadProducts(form);
+        _dequantise.Add(form, Function(_shape.Dequantise(form)));
+    }
+
+    private void LoadProducts(int form)
+    {
         foreach (int rows in _shape.GemvRows)
         {
-            _gemvQkv.Add(rows, WithShared(Function(_shape.GemvQkv(rows)), _maxShared));
-            _gemv.Add((rows, GemvEpilogue.Add), Function(_shape.Gemv(rows, false, GemvEpilogue.Add)));
-            _gemv.Add((rows, GemvEpilogue.SwiGlu), WithShared(Function(_shape.Gemv(rows, true, GemvEpilogue.SwiGlu)), _maxShared));
-            _gemv.Add((rows, GemvEpilogue.Logits), Function(_shape.Gemv(rows, false, GemvEpilogue.Logits)));
+            _gemvQkv.Add((rows, form), WithShared(Function(_shape.GemvQkv(rows, form)), _maxShared));
+            _gemv.Add((rows, GemvEpilogue.Add, form), Function(_shape.Gemv(rows, false, GemvEpilogue.Add, form)));
+            _gemv.Add((rows, GemvEpilogue.SwiGlu, form), WithShared(Function(_shape.Gemv(rows, true, GemvEpilogue.SwiGlu, form)), _maxShared));
+            _gemv.Add((rows, GemvEpilogue.Logits, form), Function(_shape.Gemv(rows, false, GemvEpilogue.Logits, form)));
         }
     }
 }

@@ -21,8 +21,9 @@ internal sealed partial class GpuKernels : IDisposable
     /// <param name="shape">What the kernels are specialised for.</param>
     /// <param name="specs">The specialisations.</param>
     /// <param name="code">Their code, in the same order.</param>
+    /// <param name="quantised">Forms of quantised weights that <paramref name="specs"/> has kernels for.</param>
     /// <param name="rebuild">Compiles a specialisation whose code, out of the cache, the driver does not take.</param>
-    public GpuKernels(GpuStream stream, KernelShape shape, IReadOnlyList<KernelSpec> specs, IReadOnlyList<byte[]> code, Func<KernelSpec, byte[]> rebuild)
+    public GpuKernels(GpuStream stream, KernelShape shape, IReadOnlyList<KernelSpec> specs, IReadOnlyList<byte[]> code, IEnumerable<int> quantised, Func<KernelSpec, byte[]> rebuild)
     {
         _stream = stream;
         _shape = shape;
@@ -35,6 +36,7 @@ internal sealed partial class GpuKernels : IDisposable
             LoadVision();
             LoadLanguage();
             LoadSampling();
+            foreach (int form in quantised) LoadQuantised(form);
         }
         catch (CudaException error)
         {

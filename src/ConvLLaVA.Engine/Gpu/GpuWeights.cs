@@ -2,12 +2,33 @@ using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;
 
-/// <summary>A matrix product's weights on the device: y = alpha * (x W^T) + bias, rows <c>[out, in]</c> in the storage type.</summary>
-internal sealed class GpuLinear(int inFeatures, int outFeatures, WeightArena.Slot weight, WeightArena.Slot? bias, WeightArena.Slot? storedBias, float alpha)
+/// <summary>A matrix product's weights on the device: y = alpha * (x W^T) + bias, rows <c>[out, in]</c> in the storage type or quantised.</summary>
+internal sealed class GpuLinear(int inFeatures, int outFeatures, WeightArena.Slot weight, WeightArena.Slot? bias, WeightArena.Slot? storedBias, float alpha, long byteLength)
     : LinearWeight(inFeatures, outFeatures)
 {
-    /// <summary>The matrix, a scale multiplied in. [out, in]</summary>
+    /// <summary>The matrix, a scale multiplied in, or its codes. [out, in]</summary>
     public nint Weight => weight.Data;
+
+    /// <summary>Form of the matrix, of <see cref="KernelWeights"/>.</summary>
+    public int Form { get; init; }
+
+    /// <summary>Scales of a quantised matrix.</summary>
+    public WeightArena.Slot? ScaleSlot { private get; init; }
+
+    /// <summary>A factor for each row of a quantised matrix (layer scale), or null.</summary>
+    public WeightArena.Slot? FactorSlot { private get; init; }
+
+    /// <summary>Scales, or zero.</summary>
+    public nint Scales => ScaleSlot?.Data ?? 0;
+
+    /// <summary>Factors in float, or zero. [out]</summary>
+    public nint Factors => FactorSlot?.Data ?? 0;
+
+    /// <summary>Whether a kernel for few rows can take it: the weights are all there is to it.</summary>
+    public bool IsPlain => bias is null && FactorSlot is null && Alpha == 1;
+
+    /// <summary>Bytes of the matrix, scales included.</summary>
+    public long ByteLength { get; } = byteLength;
 
     /// <summary>Bias in float, for our kernels, or zero. [out]</summary>
     public nint Bias => bias?.Data ?? 0;

@@ -87,10 +87,14 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     public const int DepthwiseThreads = 384;
 
     /// <summary>A matrix product of <paramref name="rows"/> rows.</summary>
-    public KernelSpec Gemv(int rows, bool norm, int epilogue) => Plain("gemv.cu", $"ROWS={rows}", $"NORM={(norm ? 1 : 0)}", $"EPILOGUE={epilogue}");
+    public KernelSpec Gemv(int rows, bool norm, int epilogue, int weights = KernelWeights.Stored)
+        => Plain("gemv.cu", [$"ROWS={rows}", $"NORM={(norm ? 1 : 0)}", $"EPILOGUE={epilogue}", .. WeightsOf(weights)]);
 
     /// <summary>Norm, projection, rotary embedding and the write into pages for <paramref name="rows"/> rows.</summary>
-    public KernelSpec GemvQkv(int rows) => OfHeads("gemv_qkv.cu", $"ROWS={rows}");
+    public KernelSpec GemvQkv(int rows, int weights = KernelWeights.Stored) => OfHeads("gemv_qkv.cu", [$"ROWS={rows}", .. WeightsOf(weights)]);
+
+    /// <summary>Rows of a quantised matrix as the storage type.</summary>
+    public KernelSpec Dequantise(int weights) => Plain("dequantise.cu", [.. WeightsOf(weights)]);
 
     /// <summary>Every specialisation that a model of this shape uses.</summary>
     public IReadOnlyList<KernelSpec> All()
@@ -103,12 +107,18 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
         };
         specs.AddRange(DepthwiseTiles.Select(DepthwiseNorm));
         if (!Deterministic) specs.Add(DecodeAttention);
-        foreach (int rows in GemvRows)
-        {
-            specs.AddRange([GemvQkv(rows), Gemv(rows, false, GemvEpilogue.Add), Gemv(rows, true, GemvEpilogue.SwiGlu), Gemv(rows, false, GemvEpilogue.Logits)]);
-        }
+        specs.AddRange(Products(KernelWeights.Stored));
         return specs;
     }
+
+    /// <summary>What a model with quantised weights uses besides.</summary>
+    /// <param name="weights">The weights' form, of <see cref="KernelWeights"/>.</param>
+    public IReadOnlyList<KernelSpec> Quantised(int weights) => [Dequantise(weights), .. Products(weights)];
+
+    private IEnumerable<KernelSpec> Products(int weights) => GemvRows.SelectMany(rows => (KernelSpec[])
+        [GemvQkv(rows, weights), Gemv(rows, false, GemvEpilogue.Add, weights), Gemv(rows, true, GemvEpilogue.SwiGlu, weights), Gemv(rows, false, GemvEpilogue.Logits, weights)]);
+
+    private static string[] WeightsOf(int weights) => weights == KernelWeights.Stored ? [] : [$"WEIGHTS={weights}"];
 
     private string Storage => Type switch
     {

@@ -13,9 +13,16 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
     private readonly Dictionary<(object, long, DType), Slot> _shared = [];
     private GpuBlock? _block;
     private long _bytes;
+    private long _scratch;
 
-    /// <summary>Bytes that are planned or uploaded.</summary>
-    public long ByteLength => _bytes;
+    /// <summary>Bytes that are planned or uploaded, room to work in included.</summary>
+    public long ByteLength => _bytes + _scratch;
+
+    /// <summary>Room to turn quantised weights into others in, behind all weights.</summary>
+    public nint Scratch => _block is { } block ? block.Data + (nint)_bytes : throw new InvalidOperationException("The weights are not uploaded yet.");
+
+    /// <summary>Makes that room at least so large.</summary>
+    public void ReserveScratch(long bytes) => _scratch = Math.Max(_scratch, bytes);
 
     /// <summary>Plans room for a weight.</summary>
     public Slot Add(WeightSource source)
@@ -40,7 +47,7 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
     public unsafe void Upload(Action<double>? progress, CancellationToken cancellation)
     {
         stream.Enter();
-        _block = memory.Allocate(Math.Max(_bytes, Alignment), MemoryOwner.Weights);
+        _block = memory.Allocate(Math.Max(ByteLength, Alignment), MemoryOwner.Weights);
         long largest = _planned.Count == 0 ? Alignment : _planned.Max(part => Math.Max(part.Source.ByteLength, (long)part.Source.Row * part.Source.Type.SizeInBytes()));
         long rowBytes = _planned.Count == 0 ? Alignment : _planned.Max(part => (long)part.Source.Row * part.Source.Type.SizeInBytes());
         using var staging = new PinnedPair(stream, Math.Max(rowBytes, Math.Min(StagingBytes, largest)));

@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;
@@ -5,18 +6,22 @@ namespace ConvLLaVA.Engine.Gpu;
 /// <summary>Binds checkpoint tensors: checks their shapes and plans what of them goes where on the device, in which type and order.</summary>
 internal sealed class WeightBinder(WeightArena arena, DType type)
 {
+    private const long ScratchBytes = 64 << 20;
+
     /// <inheritdoc cref="IBackend.LoadLinear"/>
     public GpuLinear LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias, WeightTensor? scale)
     {
         ArgumentOutOfRangeException.ThrowIfZero(rowBlocks.Count, nameof(rowBlocks));
         int inFeatures = rowBlocks[0].Shape.Length == 2 ? checked((int)rowBlocks[0].Shape[1]) : 0, rows = 0;
+        QuantFormat? format = rowBlocks[0].Quantized?.Format;
         foreach (WeightTensor block in rowBlocks)
         {
-            WeightSource.Require(block, block.Shape.Length == 2 && block.Shape[0] > 0 && block.Shape[1] == inFeatures && block.DType.IsFloating(), $"rows of {inFeatures} floats");
+            WeightSource.Require(block, block.Shape.Length == 2 && block.Shape[0] > 0 && block.Shape[1] == inFeatures && block.Quantized?.Format == format && (format is not null || block.DType.IsFloating()),
+                $"rows of {inFeatures} {(format is { } named ? named.Name() : "floats")}");
             rows = checked(rows + (int)block.Shape[0]);
         }
         if (bias is not null) WeightSource.Require(bias, bias.ElementCount == rows && bias.DType.IsFloating(), $"[{rows}]");
-        if (scale is null) return Linear(inFeatures, rows, Matrix(rowBlocks), bias is null ? null : TensorConversion.ToFloat32(bias), 1);
+        if (scale is null) return Linear(inFeatures, rows, rowBlocks, bias is null ? null : TensorConversion.ToFloat32(bias));
 
         WeightSource.Require(scale, scale.ElementCount == rows && scale.DType.IsFloating(), $"[{rows}]");
         if (rowBlocks.Count != 1) throw new ArgumentException("A scale goes with one block of rows.", nameof(scale));
@@ -25,6 +30,7 @@ internal sealed class WeightBinder(WeightArena arena, DType type)
         for (int i = 0; i < rows && biases is not null; i++) biases[i] *= factors[i];
         float alpha = RangeFactor(factors);
         for (int i = 0; i < rows; i++) factors[i] /= alpha; // a power of two: exact
+        if (format is not null) return Quantised(rowBlocks, inFeatures, rows, biases, alpha, factors);
         return Linear(inFeatures, rows, arena.Add(new ScaledSource(rowBlocks[0], factors, type)), biases, alpha);
     }
 
@@ -63,14 +69,43 @@ internal sealed class WeightBinder(WeightArena arena, DType type)
         return new GpuEmbedding(checked((int)table.Shape[0]), checked((int)table.Shape[1]), arena.AddShared(table, type));
     }
 
-    private WeightArena.Slot Matrix(IReadOnlyList<WeightTensor> rowBlocks)
-        => rowBlocks.Count == 1 ? arena.AddShared(rowBlocks[0], type) : arena.Add(new PlainSource([.. rowBlocks], type));
+    private GpuLinear Linear(int inFeatures, int rows, IReadOnlyList<WeightTensor> rowBlocks, float[]? bias)
+    {
+        if (rowBlocks[0].Quantized is null) return Linear(inFeatures, rows, rowBlocks.Count == 1 ? arena.AddShared(rowBlocks[0], type) : arena.Add(new PlainSource([.. rowBlocks], type)), bias, 1);
+        return Quantised(rowBlocks, inFeatures, rows, bias, 1, null);
+    }
 
-    private GpuLinear Linear(int inFeatures, int outFeatures, WeightArena.Slot matrix, float[]? bias, float alpha)
+    /// <summary>A quantised matrix as it is, and its scales as kernels take them. Where blocks of nf4 run across rows and from one of several
+    /// matrices into the next, the kernels could not tell whose they are: such weights are stored dequantised.</summary>
+    private GpuLinear Quantised(IReadOnlyList<WeightTensor> rowBlocks, int inFeatures, int rows, float[]? bias, float alpha, float[]? factors)
+    {
+        QuantLayout layout = rowBlocks[0].Quantized!.Layout;
+        if (rowBlocks.Count > 1 && layout.BlocksCrossRows) return Linear(inFeatures, rows, arena.Add(new DecodedSource(rowBlocks, type)), bias, alpha);
+        WeightSource scales = new QuantScaleSource(rowBlocks), codes = new QuantCodeSource(rowBlocks);
+        WeightArena.Slot scaleSlot = arena.Add(scales); // ahead of the codes, which let go of both
+        arena.ReserveScratch((long)TileRows(rows, inFeatures) * inFeatures * type.SizeInBytes());
+        return Linear(inFeatures, rows, arena.Add(codes), bias, alpha, codes.ByteLength + scales.ByteLength, KernelWeights.Of(layout.Format), scaleSlot,
+            factors is null ? null : arena.Add(new ValueSource(factors, DType.Float32)));
+    }
+
+    /// <summary>Rows of a quantised matrix that are turned into <see cref="DType"/> together for a product of many rows.</summary>
+    public int TileRows(int rows, int inFeatures)
+    {
+        int most = (int)Math.Max(1, ScratchBytes / ((long)inFeatures * type.SizeInBytes()));
+        return Math.Min(rows, most > 256 ? most / 256 * 256 : most);
+    }
+
+    private GpuLinear Linear(int inFeatures, int outFeatures, WeightArena.Slot matrix, float[]? bias, float alpha, long? byteLength = null, int form = KernelWeights.Stored,
+        WeightArena.Slot? scales = null, WeightArena.Slot? factors = null)
     {
         WeightArena.Slot? wide = bias is null ? null : arena.Add(new ValueSource(bias, DType.Float32));
         WeightArena.Slot? stored = bias is null || type == DType.Float32 ? wide : arena.Add(new ValueSource(bias, type));
-        return new GpuLinear(inFeatures, outFeatures, matrix, wide, stored, alpha);
+        return new GpuLinear(inFeatures, outFeatures, matrix, wide, stored, alpha, byteLength ?? (long)inFeatures * outFeatures * type.SizeInBytes())
+        {
+            Form = form,
+            ScaleSlot = scales,
+            FactorSlot = factors,
+        };
     }
 
     /// <summary>The power of two that is left out of a layer scale folded into fp16 weights, so that the largest factor becomes 8 to 16:

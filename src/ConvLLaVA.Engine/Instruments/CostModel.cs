@@ -1,4 +1,5 @@
 using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Instruments;
@@ -69,7 +70,7 @@ internal static class CostModel
     /// <summary>Bytes of a weight as the backend reads it: the CPU keeps it as stored, a device in its own type.</summary>
     public static long Bytes(LinearWeight weight, IBackend backend) => weight is CpuQuantLinear quantized
         ? quantized.ByteLength
-        : (long)weight.InFeatures * weight.OutFeatures * (weight is CpuLinear stored ? stored.DType.SizeInBytes() : ElementBytes(backend));
+        : weight is GpuLinear onDevice ? onDevice.ByteLength : (long)weight.InFeatures * weight.OutFeatures * (weight is CpuLinear stored ? stored.DType.SizeInBytes() : ElementBytes(backend));
 
     private static long ElementBytes(EmbeddingTable table, Tensor output) => table is CpuEmbedding stored ? stored.DType.SizeInBytes() : output.DType.SizeInBytes();
 

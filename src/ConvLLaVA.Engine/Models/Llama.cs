@@ -54,8 +54,9 @@ internal sealed class Llama
     /// <summary>Embeds tokens; rows of negative ids stay as they are, for image features. hidden <c>[tokens, hidden_size]</c>.</summary>
     public void Embed(IBackend backend, PagedBatch batch, Tensor hidden) => backend.EmbedTokens(_embedding, batch, hidden);
 
-    /// <summary>Runs all decoder layers in place and writes keys and values into the pages. hidden <c>[tokens, hidden_size]</c>.</summary>
-    public void Forward(IBackend backend, Tensor hidden, PagedBatch batch, KvStorage kv, Workspace workspace)
+    /// <summary>Runs all decoder layers in place and writes keys and values into the pages. hidden <c>[tokens, hidden_size]</c>.
+    /// <paramref name="tap"/> is shown the hidden state after each layer.</summary>
+    public void Forward(IBackend backend, Tensor hidden, PagedBatch batch, KvStorage kv, Workspace workspace, Action<Tensor>? tap = null)
     {
         for (int i = 0; i < _layers.Length; i++)
         {
@@ -69,6 +70,7 @@ internal sealed class Llama
                 backend.LinearResidual(attended, layer.AttentionOutput, hidden);
             }
             backend.NormGatedMlpResidual(hidden, layer.PostAttentionNorm, layer.GateUp, layer.Down, workspace);
+            tap?.Invoke(hidden);
         }
     }
 

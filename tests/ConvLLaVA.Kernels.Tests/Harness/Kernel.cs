@@ -8,7 +8,7 @@ internal sealed class Kernel
 {
     private static readonly ConcurrentDictionary<string, Lazy<Kernel>> Compiled = new();
     private static readonly NvrtcTarget Target = new("sm_90", 90, true);
-    private static readonly Lazy<string> DeviceHeader = new(() => File.ReadAllText(Path.Combine(Folder, "device.cuh")));
+    private static readonly Lazy<NvrtcHeader[]> Headers = new(() => [.. Directory.EnumerateFiles(Folder, "*.cuh").Order(StringComparer.Ordinal).Select(path => new NvrtcHeader(Path.GetFileName(path), File.ReadAllText(path)))]);
 
     private Kernel(string name, byte[] image)
     {
@@ -39,7 +39,7 @@ internal sealed class Kernel
         string[] options = ["--std=c++17", storage.Define(), .. constants.Select(constant => "-D" + constant)];
         return Compiled.GetOrAdd($"{file} {string.Join(' ', options)}", name => new Lazy<Kernel>(() =>
         {
-            NvrtcImage image = NvrtcCompiler.Compile(File.ReadAllText(path), file, [new NvrtcHeader("device.cuh", DeviceHeader.Value)], Target, options);
+            NvrtcImage image = NvrtcCompiler.Compile(File.ReadAllText(path), file, Headers.Value, Target, options);
             return new Kernel(name, image.Bytes);
         })).Value;
     }

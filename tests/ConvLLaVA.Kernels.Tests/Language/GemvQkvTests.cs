@@ -52,7 +52,7 @@ public sealed class GemvQkvTests
             DeviceArray query = run.Allocate(rows * heads * headDim, storage);
             DeviceArray keys = run.Upload(before.AsSpan(0, Pages * pageElements), storage), values = run.Upload(before.AsSpan(Pages * pageElements), storage);
             run.Launch(kernel, "gemv_qkv", new Dim3(blocks), 256, 32 + (rows * inFeatures * storage.Size()), run.Upload(x, storage), run.Upload(normWeight),
-                run.Upload(weight, storage), run.Upload(cosSin), run.Upload<int>(positions), run.Upload<int>(slots), query, keys, values, inFeatures, heads, kvHeads, Epsilon);
+                run.Upload(weight, storage), KernelRun.NullPointer, run.Upload(cosSin), run.Upload<int>(positions), run.Upload<int>(slots), query, keys, values, inFeatures, heads, kvHeads, Epsilon);
             return [.. run.Read(query), .. run.Read(keys), .. run.Read(values)];
         });
 
@@ -104,7 +104,7 @@ public sealed class GemvQkvTests
             return EmulatedDevice.InEveryOrder(run =>
             {
                 DeviceArray query = run.Allocate(rows * Heads * HeadDim, Storage.BF16), pages = run.Allocate(3 * PageSize * HeadDim, Storage.BF16), others = run.Allocate(3 * PageSize * HeadDim, Storage.BF16);
-                run.Launch(kernel, "gemv_qkv", new Dim3(2), 256, 32 + (rows * In * 2), run.Upload(input, Storage.BF16), run.Upload(norm), run.Upload(weight, Storage.BF16), run.Upload(cosSin),
+                run.Launch(kernel, "gemv_qkv", new Dim3(2), 256, 32 + (rows * In * 2), run.Upload(input, Storage.BF16), run.Upload(norm), run.Upload(weight, Storage.BF16), KernelRun.NullPointer, run.Upload(cosSin),
                     run.Upload<int>(where), run.Upload<int>(slots), query, pages, others, In, Heads, KvHeads, Epsilon);
                 return run.Read(query);
             });

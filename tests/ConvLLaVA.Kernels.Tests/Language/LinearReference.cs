@@ -66,4 +66,11 @@ internal static class LinearReference
         }
         return (y, slack);
     }
+
+    /// <summary>silu(gate) * up, and the error it may have: silu has a slope below 1.1.</summary>
+    public static (double Value, double Slack) SwiGlu(double gate, double gateError, double up, double upError)
+    {
+        double silu = gate / (1 + Math.Exp(-gate)), value = silu * up;
+        return (value, (1.1 * gateError * Math.Abs(up)) + (Math.Abs(silu) * (upError + (4 * Numbers.Unit * Math.Abs(up)))) + (12 * Numbers.Unit * Math.Abs(value)));
+    }
 }
