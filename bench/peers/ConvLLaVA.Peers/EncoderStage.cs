@@ -10,23 +10,26 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
     private const string Model = "synth:encoder-768";
     private const int Side = 768;
     private const string Work = "encode 768";
-    private readonly byte[] _pixels = new byte[3 * Side * Side]; // [768, 768, 3]
-    private readonly float[] _table = [.. Enumerable.Range(0, 768).Select(i => ((i % 256) - 127.5f) / 64)];
+    private static readonly byte[] Pixels = Noise(); // [768, 768, 3]
+    private static readonly float[] Table = [.. Enumerable.Range(0, 768).Select(i => ((i % 256) - 127.5f) / 64)]; // [3, 256]
+
+    /// <summary>This engine's encoder with weights of that type.</summary>
+    public static EngineEncoder Open(PeerOptions options, DType type)
+        => new(Model, new LoadOptions { Device = Device.Cpu, Threads = options.Threads, WeightType = type, MaxSequences = 1, KvCacheTokens = 16 }, Pixels, Side, Table);
 
     public void Run()
     {
         record.Times.RemoveAll(time => time.Work == Work);
         record.Checks.RemoveAll(check => check.Work == Work);
-        new Random(1).NextBytes(_pixels);
-        float[] values = new float[_pixels.Length]; // [3, 768, 768]
-        for (int i = 0; i < _pixels.Length; i++) values[(i % 3 * Side * Side) + (i / 3)] = _table[(256 * (i % 3)) + _pixels[i]];
+        float[] values = new float[Pixels.Length]; // [3, 768, 768]
+        for (int i = 0; i < Pixels.Length; i++) values[(i % 3 * Side * Side) + (i / 3)] = Table[(256 * (i % 3)) + Pixels[i]];
 
         say("vision encoder");
         List<IDisposable> open = [];
         try
         {
-            var ours = new EngineEncoder(Model, Load(DType.Float32), _pixels, Side, _table);
-            var oursHalf = new EngineEncoder(Model, Load(DType.BFloat16), _pixels, Side, _table);
+            var ours = Open(options, DType.Float32);
+            var oursHalf = Open(options, DType.BFloat16);
             var torch = new TorchConvNeXt(Model, DType.Float32, channelsLast: false, values);
             var torchLast = new TorchConvNeXt(Model, DType.Float32, channelsLast: true, values);
             var torchHalf = new TorchConvNeXt(Model, DType.BFloat16, channelsLast: true, values);
@@ -63,5 +66,10 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
 
     private static Contestant Of(string name, string weightClass, Action run) => new(name, weightClass, () => [Contest.Time(run)]);
 
-    private LoadOptions Load(DType type) => new() { Device = Device.Cpu, Threads = options.Threads, WeightType = type, MaxSequences = 1, KvCacheTokens = 16 };
+    private static byte[] Noise()
+    {
+        byte[] pixels = new byte[3 * Side * Side];
+        new Random(1).NextBytes(pixels);
+        return pixels;
+    }
 }

@@ -28,6 +28,9 @@ internal sealed class EngineEncoder : IDisposable
     /// <summary>Features of the picture. [tokens, C]</summary>
     public float[] Features { get; private set; } = [];
 
+    /// <summary>Encodes with the backend that <paramref name="wrap"/> makes of the engine's.</summary>
+    public void RunOn(Func<IBackend, IBackend> wrap) => _engine.Exclusive(() => Forward(wrap(_engine.Backend), _workspace));
+
     public void Run() => _engine.Exclusive(() => Forward(_engine.Backend, _workspace));
 
     private void Forward(IBackend backend, Workspace workspace)

@@ -44,6 +44,16 @@ internal sealed class EngineLlama : ILanguageModel
         _context += tokens.Length;
     }
 
+    /// <summary>The same step without keeping its tokens, with the backend that <paramref name="wrap"/> makes of the engine's.</summary>
+    public void FeedOn(Func<IBackend, IBackend> wrap, int[] tokens)
+    {
+        PagedBatch batch = Batch(tokens);
+        _engine.Exclusive(() => Run(wrap(_backend), _workspace, batch));
+    }
+
+    /// <summary>Goes on as if so many tokens had been fed.</summary>
+    public void Skip(int context) => _context = context;
+
     private PagedBatch Batch(int[] tokens)
     {
         PagedBatch batch = InstrumentBackend.StepOf([new SequencePiece(_context, tokens.Length)], BlockSize, _pages);

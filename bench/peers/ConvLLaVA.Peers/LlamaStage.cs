@@ -1,6 +1,7 @@
 using System.Globalization;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Instruments;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Peers;
@@ -9,13 +10,32 @@ namespace ConvLLaVA.Peers;
 internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<string> say)
 {
     private const string Model = "synth:llama-4l";
+    private const int Vocabulary = 32000;
     private const int Prompt = 512;
     private const int Steps = 64;
     private const int MaxTokens = Prompt + Steps;
     private static readonly string PrefillName = string.Create(CultureInfo.InvariantCulture, $"prefill {Prompt}");
     private static readonly string DecodeName = string.Create(CultureInfo.InvariantCulture, $"decode {Steps}");
-    private readonly int[] _tokens = [.. Enumerable.Range(0, MaxTokens).Select(t => (int)((t * 7919L + 11) % 32000))];
     private float[] _expected = [];
+
+    /// <summary>What everybody is fed.</summary>
+    public static int[] Tokens { get; } = [.. Enumerable.Range(0, MaxTokens).Select(t => (int)((t * 7919L + 11) % Vocabulary))];
+
+    /// <summary>This engine's model, with its precision from <paramref name="load"/>.</summary>
+    public static EngineLlama Open(PeerOptions options, LoadOptions load, int maxTokens)
+        => new(Model, load with { Device = Device.Cpu, Threads = options.Threads, MaxSequences = 1, KvCacheTokens = 16 }, maxTokens);
+
+    /// <summary>llama.cpp's model in that format; its file is written if it is not there yet.</summary>
+    public static LlamaCppModel OpenPeer(PeerOptions options, LlamaCpp library, GgufType type, string name, int maxTokens, Action<string> say)
+    {
+        string path = Path.Combine(options.WorkFolder, $"llama-4l-{name}.gguf");
+        if (!File.Exists(path))
+        {
+            say($"  writing {path}");
+            GgufFile.Write(path, Model, type, type);
+        }
+        return new LlamaCppModel(library, path, maxTokens, options.Threads, Vocabulary);
+    }
 
     public void Run()
     {
@@ -31,27 +51,20 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
         // First fp32: its logits are what the others are held against.
         Hold("fp32", Ours(DType.Float32), Torch(DType.Float32), null);
         Hold("16 bits", Ours(DType.BFloat16), Torch(DType.BFloat16), Peer(llama, GgufType.F16, "f16"));
+        Hold("q8", Ours(QuantFormat.Q8), Peer(llama, GgufType.Q8_0, "q8_0"));
+        Hold("q4", Ours(QuantFormat.Q4), Peer(llama, GgufType.Q4_0, "q4_0"));
     }
 
     private (string, Func<ILanguageModel>) Ours(DType type)
-        => ("this engine " + Short(type), () => new EngineLlama(Model, new LoadOptions { Device = Device.Cpu, Threads = options.Threads, WeightType = type, MaxSequences = 1, KvCacheTokens = 16 }, MaxTokens));
+        => ("this engine " + Short(type), () => Open(options, new LoadOptions { WeightType = type }, MaxTokens));
+
+    private (string, Func<ILanguageModel>) Ours(QuantFormat format)
+        => ("this engine " + Short(format), () => Open(options, new LoadOptions { Quantize = new QuantOptions(format, LmHead: true) }, MaxTokens));
 
     private static (string, Func<ILanguageModel>) Torch(DType type) => ("libtorch " + Short(type), () => new TorchLlama(Model, type, MaxTokens));
 
     private (string, Func<ILanguageModel>)? Peer(LlamaCpp? library, GgufType type, string name)
-    {
-        if (library is null) return null;
-        string path = Path.Combine(options.WorkFolder, $"llama-4l-{name}.gguf");
-        return ("llama.cpp " + name, () =>
-        {
-            if (!File.Exists(path))
-            {
-                say($"  writing {path}");
-                GgufFile.Write(path, Model, type, type);
-            }
-            return new LlamaCppModel(library, path, MaxTokens, options.Threads, 32000);
-        });
-    }
+        => library is null ? null : ("llama.cpp " + name, () => OpenPeer(options, library, type, name, MaxTokens, say));
 
     private void Hold(string weightClass, params (string Name, Func<ILanguageModel> Open)?[] programs)
     {
@@ -95,13 +108,15 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
     private double[] Once(ILanguageModel model)
     {
         model.Reset();
-        double prefill = Contest.Time(() => model.Feed(_tokens[..Prompt]));
+        double prefill = Contest.Time(() => model.Feed(Tokens[..Prompt]));
         double decode = Contest.Time(() =>
         {
-            for (int t = Prompt; t < MaxTokens; t++) model.Feed([_tokens[t]]);
+            for (int t = Prompt; t < MaxTokens; t++) model.Feed([Tokens[t]]);
         });
         return [prefill, decode];
     }
+
+    private static string Short(QuantFormat format) => format == QuantFormat.Q8 ? "q8" : "q4";
 
     private static string Short(DType type) => type switch { DType.Float32 => "fp32", DType.Float16 => "f16", _ => "bf16" };
 }

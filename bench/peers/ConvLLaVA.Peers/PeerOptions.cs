@@ -7,7 +7,7 @@ namespace ConvLLaVA.Peers;
 internal sealed record PeerOptions
 {
     /// <summary>Every stage, in the order of a whole run.</summary>
-    public static IReadOnlyList<string> AllStages { get; } = ["rates", "images", "encoder", "llama", "report"];
+    public static IReadOnlyList<string> AllStages { get; } = ["rates", "images", "encoder", "llama", "context", "operations", "memory", "report"];
 
     /// <summary>What to do.</summary>
     public required IReadOnlyList<string> Stages { get; init; }

@@ -51,7 +51,8 @@ internal sealed record MachineFacts(string Cpu, string Vectors, int Threads, dou
 /// <param name="FmaGflops">fp32 multiply-adds from registers, all threads.</param>
 /// <param name="ReadGbS">A large block read once, all threads.</param>
 /// <param name="CopyGbS">A large block copied; bytes read and bytes written both count.</param>
-internal sealed record RateFacts(double FmaGflops, double ReadGbS, double CopyGbS);
+/// <param name="GemmGflops">This engine's fp32 product of two matrices of 1024 x 1024.</param>
+internal sealed record RateFacts(double FmaGflops, double ReadGbS, double CopyGbS, double GemmGflops);
 
 /// <summary>The times of one contestant at one piece of work.</summary>
 /// <param name="Work">What was done; contestants with the same work and class are compared.</param>

@@ -13,8 +13,12 @@ try
     {
         switch (stage)
         {
+            case "rates": RateStage.Run(options, record, Say); break;
+            case "images": new ImageStage(options, record, Say).Run(); break;
             case "encoder": new EncoderStage(options, record, Say).Run(); break;
             case "llama": new LlamaStage(options, record, Say).Run(); break;
+            case "context": new ContextStage(options, record, Say).Run(); break;
+            case "operations": new OperationStage(options, record, Say).Run(); break;
         }
         record.Date = DateTimeOffset.UtcNow;
         record.Save(options.Record);

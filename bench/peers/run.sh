@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Measures this engine beside libtorch, ONNX Runtime, llama.cpp and Pillow on this machine's CPU, and writes docs/performance.md with its
+# pictures and the record under bench/results. Stages can be named to run them alone; see bench/README.md.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$(cd ../.. && pwd)
+here=ConvLLaVA.Peers/bin/Release/net10.0/linux-x64
+
+python=${PEERS_PYTHON:-/usr/bin/python3}
+"$python" -c 'import PIL, numpy' 2>/dev/null || { echo "Pillow is left out: $python lacks PIL or numpy (PEERS_PYTHON names another)." >&2; python=; }
+llama=llama-cpp/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64
+if [ ! -d "$llama" ]; then
+    (cd llama-cpp && npm install --ignore-scripts --no-package-lock --silent) || { echo "llama.cpp is left out: npm cannot install its libraries." >&2; llama=; }
+fi
+
+dotnet build -c Release -v q ConvLLaVA.Peers
+"${python:-python3}" fit_libstdcxx.py "$here/libLibTorchSharp.so"
+name=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9\n' '-' | sed 's/-*$//')
+export DOTNET_TieredPGO=1 OMP_WAIT_POLICY=passive
+exec "$here/ConvLLaVA.Peers" --record "${PEERS_RECORD:-$root/bench/results/cpu-$name-$(date +%Y-%m-%d).json}" --docs "$root/docs" \
+    ${llama:+--llama "$llama"} ${python:+--python "$python"} "$@"
