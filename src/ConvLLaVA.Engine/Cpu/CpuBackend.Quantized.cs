@@ -6,6 +6,7 @@ namespace ConvLLaVA.Engine.Cpu;
 public sealed unsafe partial class CpuBackend
 {
     private const int RowsWorthHandingOut = 8;
+    private const int MostPanels = 8;
 
     private QuantKernels? _quantKernels;
     private NativeBlock? _quantInput;
@@ -81,7 +82,9 @@ public sealed unsafe partial class CpuBackend
             _pool.Run(rows, RowsWorthHandingOut, ref preparing);
         }
         var work = new QuantizedWork(_quantKernels, call);
-        _pool.Run(_quantKernels.Panels(weight), 1, ref work);
+        // Panels that follow each other are one stream of memory, but each thread must find several pieces.
+        int panels = _quantKernels.Panels(weight), each = Math.Clamp(panels / (8 * Threads), 1, MostPanels);
+        _pool.Run(panels, each, ref work);
     }
 
     private readonly struct PrepareWork(QuantInput input) : IWork

@@ -8,6 +8,7 @@ namespace ConvLLaVA.Engine.Cpu;
 internal static unsafe class Int4Tile<V, S, I, Q> where V : struct where S : struct, ISimd<V> where I : struct where Q : struct, IIntegers<I, V>
 {
     private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization;
+    private const int Ahead = 2048; // bytes of codes fetched before they are needed
 
     /// <summary>As many tokens from <paramref name="row"/> on as one tile takes; returns their number. sums [tokens, 32].</summary>
     public static int Run(in QuantPanel w, in QuantInput x, int row, float* sums)
@@ -40,6 +41,8 @@ internal static unsafe class Int4Tile<V, S, I, Q> where V : struct where S : str
         for (int g = 0; g < groups; g++)
         {
             I i0a = Q.Zero, i0b = Q.Zero;
+            QuantPanel.Prefetch(w0 + Ahead, 256);
+            QuantPanel.Prefetch(w1 + Ahead, 256);
             for (int k = 0; k < 32; k += 8)
             {
                 I a = Q.Load(w0), b = Q.Load(w1), aLow = Q.LowNibbles(a), aHigh = Q.HighNibbles(a), bLow = Q.LowNibbles(b), bHigh = Q.HighNibbles(b);

@@ -8,6 +8,7 @@ namespace ConvLLaVA.Engine.Cpu;
 internal static unsafe class Int8Tile<V, S, I, Q> where V : struct where S : struct, ISimd<V> where I : struct where Q : struct, IIntegers<I, V>
 {
     private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization;
+    private const int Ahead = 2048; // bytes of codes fetched before they are needed
 
     /// <summary>Most tokens of a tile.</summary>
     public const int MostTokens = 6;
@@ -43,6 +44,8 @@ internal static unsafe class Int8Tile<V, S, I, Q> where V : struct where S : str
         for (int g = 0; g < groups; g++)
         {
             I i0a = Q.Zero, i0b = Q.Zero;
+            QuantPanel.Prefetch(w0 + Ahead, 512);
+            QuantPanel.Prefetch(w1 + Ahead, 512);
             for (int k = 0; k < 32; k += 2)
             {
                 I a = Q.LoadPairs(w0), b = Q.LoadPairs(w1);

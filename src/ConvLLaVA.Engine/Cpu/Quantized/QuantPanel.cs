@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 using ConvLLaVA.Engine.Quantization;
 
 namespace ConvLLaVA.Engine.Cpu;
@@ -57,6 +58,14 @@ internal readonly unsafe struct QuantPanel
         nint at = (nint)block * Simd.Lanes;
         first = S.Load((float*)_scales0 + at);
         second = S.Load((float*)_scales1 + at);
+    }
+
+    /// <summary>Has memory brought near that will be read soon. It may lie beyond the matrix.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Prefetch(void* address, int bytes)
+    {
+        if (!Sse.IsSupported) return;
+        for (int at = 0; at < bytes; at += 64) Sse.Prefetch0((byte*)address + at);
     }
 
     private static float* CopyTable()
