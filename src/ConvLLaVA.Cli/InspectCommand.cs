@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Checkpoints;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Cli;
@@ -36,10 +37,12 @@ internal static class InspectCommand
         yield return ("language model", $"{config.NumHiddenLayers} layers, hidden {config.HiddenSize}, intermediate {config.IntermediateSize}, {config.NumAttentionHeads} heads ({config.NumKeyValueHeads} key/value) of {config.HeadDim}, vocabulary {config.VocabSize}");
         yield return ("context", $"{config.MaxPositionEmbeddings} positions, prompt length trained for: {(config.TokenizerModelMaxLength is { } length ? length.ToString(CultureInfo.InvariantCulture) : "not stated")}");
         yield return ("stored as", string.Join(", ", summary.DTypes.Select(dtype => dtype.Name())));
+        if (config.Quantization is { } quantized)
+            yield return ("quantised", $"{quantized.Format.Name()}: language model layers, projector{(quantized.Vision ? ", vision pointwise layers" : "")}{(quantized.LmHead ? ", output head" : "")}");
         yield return ("parameters", $"{Count(summary.Total.Parameters)} (vision {Count(summary.Vision.Parameters)}, projector {Count(summary.Projector.Parameters)}, language model {Count(summary.LanguageModel.Parameters)})");
         foreach (CheckpointFile file in summary.Files) yield return ("file", $"{file.Path}, {Size(file.Bytes)}");
         if (summary.Ignored.Length > 0) yield return ("ignored tensors", $"{summary.Ignored.Length}, such as {summary.Ignored[0]}");
-        yield return ("memory", $"weights {Size(summary.Total.Bytes)} (mapped), workspace {Size(found.WorkspaceBytes)}, KV cache {Size(found.KvCacheBytes)} ({Size(found.KvBytesPerToken)} a token)");
+        yield return ("memory", $"weights {Size(summary.Total.Bytes)} {(config.Quantization is null ? "(mapped)" : "(quantised ones repacked)")}, workspace {Size(found.WorkspaceBytes)}, KV cache {Size(found.KvCacheBytes)} ({Size(found.KvBytesPerToken)} a token)");
         yield return ("", $"together {Size(summary.Total.Bytes + found.WorkspaceBytes + found.KvCacheBytes)}; KV pages take real memory only once used");
         long least = found.Gpu.WeightBytes + found.Gpu.WorkspaceBytes;
         yield return ("memory on a GPU", $"in {found.Gpu.Type.Name()}: weights {Size(found.Gpu.WeightBytes)}, workspace {Size(found.Gpu.WorkspaceBytes)}, KV cache {Size(found.Gpu.KvBytesPerToken)} a token");

@@ -25,6 +25,7 @@ internal static class Program
             DumpCommand.Create(),
             TokenizeCommand.Create(),
             InspectCommand.Create(),
+            QuantizeCommand.Create(),
             DoctorCommand.Create(),
             SynthCommand.Create(),
             SelftestCommand.Create(),

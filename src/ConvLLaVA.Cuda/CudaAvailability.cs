@@ -65,8 +65,8 @@ public sealed record CudaAvailability(IReadOnlyList<CudaDevice> Devices, IReadOn
         return devices.Count > 0 ? null : $"NVIDIA's driver ({driver.LoadedPath}) finds no GPU.";
     }
 
-    /// <summary>What is wrong with NVRTC, or null.</summary>
-    private static string? CompilerProblem()
+    /// <summary>Why kernels cannot be compiled, in one sentence: NVRTC is missing, not complete, or later than the driver takes. Null when they can.</summary>
+    public static string? CompilerProblem()
     {
         ProbeTable nvrtc = CudaLibraries.Probe(CudaLibrary.Nvrtc);
         if (!nvrtc.Found) return nvrtc.Summary;

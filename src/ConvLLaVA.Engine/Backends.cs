@@ -38,7 +38,7 @@ internal static class Backends
             case Device.Cuda:
                 // Without NVRTC a complete kernel cache will do; what is missing is said when it is looked for.
                 CudaAvailability found = CudaAvailability.Probe(needsCompiler: false);
-                if (found.Reason is { } reason) throw new InvalidInputException($"The GPU that was asked for (device cuda) cannot be used: {reason}");
+                if (found.Reason is { } reason) throw new InvalidInputException($"The GPU that was asked for (device cuda) cannot be used: {reason} 'convllava doctor' lists every place that was looked at.");
                 return new GpuBackend(Gpu(options, heads, gpuType(), found, logger));
             case Device.Auto:
                 CudaAvailability cuda = CudaAvailability.Probe();

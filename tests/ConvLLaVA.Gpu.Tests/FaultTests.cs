@@ -121,11 +121,46 @@ public sealed class FaultTests
         await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { MaxStepTokens = 4 });
         using var cancel = new CancellationTokenSource();
         Task<GenerationResult> other = model.AnswerAsync(PromptRequest.Raw("Hello"), Fixture.Greedy);
-        Task<GenerationResult> cancelled = model.AnswerAsync(PromptRequest.Raw(new string('1', 400)), Fixture.Greedy, cancel.Token);
-        await Task.Delay(100);
+        long launched = Emulator.Counter("launch");
+        Task<GenerationResult> cancelled = model.AnswerAsync(PromptRequest.Raw(new string('1', 400)), Fixture.Greedy, cancel.Token); // a hundred steps
+        while (Emulator.Counter("launch") < launched + 100) await Task.Delay(1); // some of them
         await cancel.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => cancelled);
         Assert.Equal(12, (await other).TokenIds.Count);
+    }
+
+    [Fact]
+    public async Task More_context_than_pages_is_refused_and_an_answer_ends_where_they_end()
+    {
+        await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { KvCacheTokens = 64 });
+        var error = await Assert.ThrowsAsync<InvalidInputException>(() => model.AnswerAsync(PromptRequest.Raw(new string('1', 100)), Fixture.Greedy));
+        Assert.Contains("there is room for 64", error.Message, StringComparison.Ordinal);
+        GenerationResult[] answers = await Task.WhenAll(Enumerable.Range(0, 3).Select(i => model.AnswerAsync(PromptRequest.Raw($"text {i}"), Long))); // each alone would fill the pages
+        Assert.All(answers, answer => Assert.Equal((FinishReason.Length, 65), (answer.FinishReason, answer.Usage.PromptTokens + answer.Usage.CompletionTokens)));
+    }
+
+    [Fact]
+    public async Task More_requests_than_were_configured_wait_their_turn()
+    {
+        PromptRequest[] requests = [.. Enumerable.Range(0, 5).Select(i => PromptRequest.Raw($"text {i}"))];
+        await using ConvLlava model = await ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda() with { MaxSequences = 1 });
+        var alone = new List<GenerationResult>();
+        foreach (PromptRequest request in requests) alone.Add(await model.AnswerAsync(request, Fixture.Greedy));
+        long own = model.Gpu().DriverAllocations;
+        GenerationResult[] together = await Task.WhenAll(requests.Select(request => model.AnswerAsync(request, Fixture.Greedy)));
+        for (int i = 0; i < requests.Length; i++) Assert.Equal(alone[i].TokenIds, together[i].TokenIds);
+        Assert.Equal(own, model.Gpu().DriverAllocations);
+    }
+
+    [Fact]
+    public async Task Loading_that_is_cancelled_leaves_nothing_behind()
+    {
+        using var cancel = new CancellationTokenSource();
+        var progress = new CancelAt(0.5, cancel);
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ConvLlava.LoadAsync(Fixture.Tiny, Fixture.Cuda(), progress, cancel.Token));
+        Assert.Equal(0, Emulator.Counter("live_bytes"));
+        Assert.Equal(0, Emulator.Counter("live_host_allocations"));
+        Emulator.RequireNoReports();
     }
 
     [Fact]
@@ -141,6 +176,14 @@ public sealed class FaultTests
         });
         Assert.Equal(0, model.Memory.Total);
         Assert.Equal(0, Emulator.Counter("live_bytes"));
+    }
+
+    private sealed class CancelAt(double fraction, CancellationTokenSource cancel) : IProgress<LoadProgress>
+    {
+        public void Report(LoadProgress value)
+        {
+            if (value.Fraction >= fraction) cancel.Cancel();
+        }
     }
 
     [Fact]

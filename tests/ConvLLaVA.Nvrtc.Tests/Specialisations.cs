@@ -32,10 +32,16 @@ internal static partial class Specialisations
     public static readonly string[] Architectures = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a"];
 
     /// <summary>All specialisations that 7b-768, 7b-1024, 7b-1536 (one language model, kernels that take any picture: the same list) and the
-    /// demo model use on an architecture, with and without the deterministic mode. sm_75 has no bfloat16.</summary>
+    /// demo model use on an architecture, with and without the deterministic mode. sm_75 has no bfloat16; fp32, the parity mode, has the
+    /// figures of two architectures.</summary>
     public static IReadOnlyList<KernelSpec> For(string architecture)
     {
-        DType[] types = architecture == "sm_75" ? [DType.Float16] : [DType.Float16, DType.BFloat16];
+        DType[] types = architecture switch
+        {
+            "sm_75" => [DType.Float16],
+            "sm_80" or "sm_90a" => [DType.Float16, DType.BFloat16, DType.Float32],
+            _ => [DType.Float16, DType.BFloat16],
+        };
         var specs = from type in types
                     from model in new[] { (HeadDim: 128, Heads: 32), (HeadDim: 48, Heads: 4) }
                     from deterministic in new[] { false, true }

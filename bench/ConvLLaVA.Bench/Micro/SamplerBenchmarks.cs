@@ -1,5 +1,7 @@
 using BenchmarkDotNet.Attributes;
+using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Bench.Micro;
 
@@ -11,6 +13,7 @@ public class SamplerBenchmarks
     private readonly Sampler _sampler = new();
     private readonly float[] _logits = new float[Vocabulary];
     private readonly float[] _scratch = new float[Vocabulary];
+    private readonly SamplingBatch _batch = new();
     private SamplerState _state = new(1);
 
     [GlobalSetup]
@@ -24,7 +27,7 @@ public class SamplerBenchmarks
     public void Remember()
     {
         _state = new SamplerState(1);
-        for (int id = 0; id < 200; id++) _state.Book(id * 7);
+        for (int id = 0; id < 200; id++) _state.Book(id * 7, drawn: false);
     }
 
     [Benchmark(Baseline = true)]
@@ -47,6 +50,9 @@ public class SamplerBenchmarks
     private int Choose(GenerationOptions options)
     {
         _logits.CopyTo(_scratch, 0); // the sampler changes them
-        return _sampler.Choose(_scratch, options, _state, out _);
+        var row = new SamplingRow(options, _state);
+        SamplingRows.Fill(_batch, [row], Vocabulary);
+        _sampler.Choose(_scratch, _batch, 0);
+        return SamplingRows.Take(_batch, 0, row, out _);
     }
 }

@@ -33,7 +33,7 @@ struct Kernel {
     int parameter_count;
     int max_threads;  // of KERNEL(max_threads, min_blocks)
     int min_blocks;
-    int static_shared;  // bytes of SHARED variables, or -1 where they are not known before a run
+    int line;  // of KERNEL in the file; SHARED variables from there to the next kernel are this one's
 };
 
 struct Module {
@@ -43,7 +43,7 @@ struct Module {
     const char* source_name;
 };
 
-constexpr unsigned interface_version = 1;
+constexpr unsigned interface_version = 2;
 
 struct Launch {
     const Kernel* kernel;

@@ -146,7 +146,9 @@ static CUresult check_attributes(const Settings& settings, const CUlaunchConfig&
             case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: break;
             case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
                 if (unsigned(attribute.value.programmaticStreamSerializationAllowed) > 1) return CUDA_ERROR_INVALID_VALUE;
-                if (attribute.value.programmaticStreamSerializationAllowed != 0 && settings.capability < 90) return CUDA_ERROR_NOT_SUPPORTED;
+                if (attribute.value.programmaticStreamSerializationAllowed == 0) break;
+                if (settings.capability < 90) return CUDA_ERROR_NOT_SUPPORTED;
+                Instruments::get().count("overlapped_launch");
                 break;
             case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
                 if (attribute.value.cooperative != 0) return CUDA_ERROR_NOT_SUPPORTED;

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <algorithm>
 #include <climits>
 #include <cstring>
 
@@ -38,6 +37,18 @@ static void open_object(LoadedModule& module, const std::vector<char>& bytes, st
 static bool runs_here(int architecture) {
     const int device = State::get().settings.capability;
     return architecture / 10 == device / 10 && architecture % 10 <= device % 10;
+}
+
+// Bytes of SHARED in one kernel of the file: the object knows where each stands.
+static int static_shared_of(const LoadedModule& module, int index) {
+    const auto bytes_between = reinterpret_cast<int (*)(int, int)>(dlsym(module.library, "emulated_static_shared"));
+    if (bytes_between == nullptr) return 0;
+    const Module& description = *module.description;
+    const int line = description.kernels[index].line;
+    int end = INT_MAX;
+    for (int i = 0; i < description.kernel_count; ++i)
+        if (description.kernels[i].line > line) end = std::min(end, description.kernels[i].line);
+    return bytes_between(line, end);
 }
 
 static CUresult load(Context& context, const void* image, CUmodule& handle) {
@@ -118,7 +129,8 @@ EMU_EXPORT CUresult cuModuleGetFunction(CUfunction* hfunc, CUmodule hmod, const 
         auto function = std::make_shared<Function>();
         function->module = module;
         function->kernel = &kernel;
-        function->max_dynamic_shared = limits_of(call.state.settings.capability).shared_per_block - std::max(kernel.static_shared, 0);
+        function->static_shared = static_shared_of(*module, i);
+        function->max_dynamic_shared = limits_of(call.state.settings.capability).shared_per_block - function->static_shared;
         function->handle = call.context->functions.add(function);
         module->functions.push_back(function->handle);
         *hfunc = handle_of<CUfunction>(function->handle);
@@ -142,7 +154,7 @@ EMU_EXPORT CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute at
     if (function == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     switch (attrib) {
         case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: {
-            const int room = limits_of(call.state.settings.capability).shared_opt_in - std::max(function->kernel->static_shared, 0);
+            const int room = limits_of(call.state.settings.capability).shared_opt_in - function->static_shared;
             if (value < 0 || value > room) return CUDA_ERROR_INVALID_VALUE;
             function->max_dynamic_shared = value;
             return CUDA_SUCCESS;
@@ -169,7 +181,7 @@ EMU_EXPORT CUresult cuFuncGetAttribute(int* pi, CUfunction_attribute attrib, CUf
     if (pi == nullptr) return CUDA_ERROR_INVALID_VALUE;
     switch (attrib) {
         case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *pi = function->kernel->max_threads; break;
-        case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *pi = std::max(function->kernel->static_shared, 0); break;
+        case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *pi = function->static_shared; break;
         case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES:
         case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES:
         case CU_FUNC_ATTRIBUTE_CACHE_MODE_CA: *pi = 0; break;
@@ -216,7 +228,7 @@ EMU_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* numBlocks, 
     const int warps = (blockSize + 31) / 32;
     const int by_threads = limits.threads_per_multiprocessor / 32 / warps;
     const int by_registers = 65536 / (registers_of(*function->kernel) * 32 * warps);
-    const int shared = int(dynamicSMemSize) + std::max(function->kernel->static_shared, 0) + limits.reserved_shared;
+    const int shared = int(dynamicSMemSize) + function->static_shared + limits.reserved_shared;
     const int by_shared = shared > 0 ? limits.shared_per_multiprocessor / shared : INT_MAX;
     *numBlocks = std::min({by_threads, by_registers, by_shared, limits.blocks_per_multiprocessor});
     return CUDA_SUCCESS;

@@ -109,6 +109,7 @@ struct Function {
     uintptr_t handle = 0;
     std::shared_ptr<LoadedModule> module;
     const Kernel* kernel = nullptr;
+    int static_shared = 0;
     int max_dynamic_shared = 48 << 10;
     int carveout = -1;
 };

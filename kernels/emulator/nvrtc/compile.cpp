@@ -211,7 +211,7 @@ static std::string cache_path(const Program& program, const Options& options) {
     mkdir(folder.c_str(), 0700);
     struct stat status;
     if (stat(folder.c_str(), &status) != 0 || status.st_uid != getuid()) return {};  // never load what somebody else may have put there
-    constexpr int form = 2;  // of what is made of a source: change it with start_of and describe
+    constexpr int form = 3;  // of what is made of a source: change it with start_of and describe
     std::string all = std::to_string(form) + toolchain_key() + '\0' + program.name + '\0' + program.source + '\0' + std::to_string(options.architecture);
     for (const auto& flag : flags(options)) all += '\0' + flag;
     for (const auto& macro : options.macros) all += '\0' + macro;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 
 namespace emu {
 
@@ -39,12 +40,23 @@ static void read_bounds(const std::string& arguments, EntryPoint& entry) {
     if (comma != std::string::npos) entry.min_blocks = arguments.substr(comma + 1);
 }
 
+// The line of the source file that `at` lies on: counted from the last line marker (# 12 "k.cu") before it.
+static int line_at(const std::string& text, size_t at) {
+    int since = 0;
+    for (size_t end = at; end != std::string::npos && end > 0; ++since) {
+        const size_t newline = text.rfind('\n', end - 1), first = newline == std::string::npos ? 0 : newline + 1;
+        if (text.compare(first, 2, "# ") == 0 && std::isdigit(static_cast<unsigned char>(text[first + 2])) != 0) return std::atoi(&text[first + 2]) + since - 1;
+        end = newline;
+    }
+    return since;
+}
+
 std::vector<EntryPoint> take_entry_points(std::string& text) {
     std::vector<EntryPoint> found;
     const std::string marker = global_marker, bounds = bounds_marker;
     for (size_t at = text.find(marker); at != std::string::npos; at = text.find(marker, at)) {
         blank(text, at, at + marker.size());
-        EntryPoint entry{"", "1024", "1"};
+        EntryPoint entry{"", "1024", "1", line_at(text, at)};
         for (size_t i = at; i < text.size();) {
             if (is_word(text[i])) {
                 size_t end = i;
@@ -81,7 +93,7 @@ std::string describe(const std::vector<EntryPoint>& entries, const std::string& 
         "constexpr emu::Kernel emulated_kernels[] = {\n";
     for (const EntryPoint& entry : entries)
         text += "    {\"" + entry.name + "\", emulated_entry<decltype(" + entry.name + ")>::invoke<" + entry.name + ">, emulated_entry<decltype(" + entry.name +
-                ")>::parameters, emulated_entry<decltype(" + entry.name + ")>::count, int(" + entry.max_threads + "), int(" + entry.min_blocks + "), -1},\n";
+                ")>::parameters, emulated_entry<decltype(" + entry.name + ")>::count, int(" + entry.max_threads + "), int(" + entry.min_blocks + "), " + std::to_string(entry.line) + "},\n";
     text += "    {nullptr, nullptr, nullptr, 0, 0, 0, 0}};\n}\n";
     text += "extern \"C\" __attribute__((visibility(\"default\"), used)) const emu::Module emulated_module = {emu::interface_version, " + std::to_string(entries.size()) +
             ", emulated_kernels, \"" + quoted + "\"};\n";

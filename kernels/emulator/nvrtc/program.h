@@ -38,6 +38,7 @@ nvrtcResult compile(Program& program, const Options& options);
 // An entry point found in preprocessed text.
 struct EntryPoint {
     std::string name, max_threads, min_blocks;
+    int line = 0;
 };
 // Finds the entry points and turns their markers into plain C++, leaving every line where it is.
 std::vector<EntryPoint> take_entry_points(std::string& text);

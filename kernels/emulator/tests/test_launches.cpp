@@ -40,6 +40,16 @@ void test_launches() {
     EXPECT(cuModuleGetFunction(&function, module, "absent"), CUDA_ERROR_NOT_FOUND);
     OK(cuModuleGetFunction(&function, module, "add"));
     EXPECT_TRUE(function == add);
+    int bytes = -1, blocks = 0;
+    OK(cuFuncGetAttribute(&bytes, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, racing));
+    EXPECT(bytes, 64 * 4);
+    OK(cuFuncGetAttribute(&bytes, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, dynamic));
+    EXPECT(bytes, 0);
+    OK(cuFuncGetAttribute(&bytes, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, racing));
+    EXPECT(bytes, (48 << 10) - 64 * 4);
+    EXPECT(cuFuncSetAttribute(racing, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 227 << 10), CUDA_ERROR_INVALID_VALUE);
+    OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, racing, 32, 44 << 10));
+    EXPECT(blocks, 5);  // 44 KiB, a quarter of one and what the system keeps, out of 228
 
     // Images.
     std::string damaged = image;
@@ -97,7 +107,6 @@ void test_launches() {
     OK(launch(dynamic, 1, 32, 100 << 10, dynamic_arguments));
     OK(cuMemcpyDtoH_v2(back.data(), y, 4));
     EXPECT_TRUE(back[0] == float(words - 1));
-    int blocks = 0;
     OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, dynamic, 32, 100 << 10));
     EXPECT(blocks, 2);
 

@@ -40,6 +40,8 @@ public sealed class Checkpoint : IDisposable
             _vision = parts.Config;
             _preprocessor = parts.Preprocessor;
             VisionSource = parts.Source;
+            VisionConfigFile = parts.ConfigFile;
+            PreprocessorFile = parts.PreprocessorFile;
             CheckWidths(parts);
             Config = Config with { MmHiddenSize = _vision.OutputSize };
 
@@ -84,6 +86,15 @@ public sealed class Checkpoint : IDisposable
 
     /// <summary>Where the vision weights come from, for people: a folder, or the language-model files.</summary>
     public string VisionSource { get; } = "nowhere (opened for the tokenizer only)";
+
+    /// <summary>The tower's configuration, or null when its shape was read off the weights.</summary>
+    internal string? VisionConfigFile { get; }
+
+    /// <summary>Where <see cref="Preprocessor"/> was read.</summary>
+    internal string? PreprocessorFile { get; }
+
+    /// <summary>The tensors of decoder and projector by their full names, and those of the tower by theirs without prefix.</summary>
+    internal (IReadOnlyDictionary<string, WeightTensor> Language, IReadOnlyDictionary<string, WeightTensor> Vision) Tensors => (_languageTensors, _visionTensors);
 
     /// <summary>Files, sizes, precisions and ignored tensors.</summary>
     /// <exception cref="InvalidOperationException">Opened for the tokenizer only.</exception>
@@ -216,7 +227,7 @@ public sealed class Checkpoint : IDisposable
         IReadOnlyDictionary<string, WeightTensor> rest = weights is null
             ? language.Tensors.Where(pair => !pair.Key.StartsWith(TensorNames.VisionPrefix, StringComparison.Ordinal)).ToDictionary()
             : language.Tensors;
-        return new VisionParts(config, preprocessor, tensors, rest, source);
+        return new VisionParts(config, preprocessor, tensors, rest, source, configPath, preprocessorPath);
     }
 
     /// <summary>The tensors under the vision prefix without it; a tower's own folder may also have names without prefix.</summary>
@@ -270,5 +281,5 @@ public sealed class Checkpoint : IDisposable
     private static InvalidOperationException TokenizerOnly() => new("The checkpoint was opened for the tokenizer only.");
 
     private sealed record VisionParts(VisionConfig Config, PreprocessorConfig Preprocessor, IReadOnlyDictionary<string, WeightTensor> Tensors,
-        IReadOnlyDictionary<string, WeightTensor> Language, string Source);
+        IReadOnlyDictionary<string, WeightTensor> Language, string Source, string? ConfigFile, string PreprocessorFile);
 }

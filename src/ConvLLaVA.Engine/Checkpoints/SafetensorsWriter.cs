@@ -1,7 +1,4 @@
-using System.Buffers;
-using System.Buffers.Binary;
 using System.Runtime.InteropServices;
-using System.Text.Json;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Checkpoints;
@@ -15,7 +12,7 @@ public sealed class SafetensorsWriter : IDisposable
     private readonly string _dataPath;
     private readonly string _wholePath;
     private readonly FileStream _data;
-    private readonly List<(string Name, DType DType, long[] Shape, long Begin, long End)> _entries = [];
+    private readonly List<SafetensorsEntry> _entries = [];
     private readonly HashSet<string> _names = [];
     private readonly Dictionary<string, string> _metadata = [];
     private bool _finished;
@@ -68,7 +65,6 @@ public sealed class SafetensorsWriter : IDisposable
         {
             throw new ArgumentException($"The tensor {name} has {data.Length} bytes, which do not fill {dtype.Name()} {WeightTensor.Format(shape.ToArray())}.", nameof(data));
         }
-        long begin = _data.Position;
         try
         {
             _data.Write(data);
@@ -80,7 +76,7 @@ public sealed class SafetensorsWriter : IDisposable
             throw Unwritable(exception);
         }
         _names.Add(name);
-        _entries.Add((name, dtype, shape.ToArray(), begin, begin + data.Length));
+        _entries.Add(new SafetensorsEntry(name, dtype, [.. shape]));
     }
 
     /// <summary>Writes the whole file and puts it in the target's place, replacing what was there.</summary>
@@ -90,12 +86,9 @@ public sealed class SafetensorsWriter : IDisposable
         ObjectDisposedException.ThrowIf(_finished, this);
         try
         {
-            byte[] header = Header();
+            byte[] header = SafetensorsHeader.Build(_entries, _metadata);
             using (FileStream whole = new(_wholePath, FileMode.CreateNew, FileAccess.Write, FileShare.None, 1 << 16))
             {
-                Span<byte> length = stackalloc byte[8];
-                BinaryPrimitives.WriteUInt64LittleEndian(length, (ulong)header.Length);
-                whole.Write(length);
                 whole.Write(header);
                 _data.Position = 0;
                 _data.CopyTo(whole, 1 << 20);
@@ -139,52 +132,6 @@ public sealed class SafetensorsWriter : IDisposable
             }
         }
     }
-
-    private byte[] Header()
-    {
-        ArrayBufferWriter<byte> buffer = new();
-        using (Utf8JsonWriter json = new(buffer))
-        {
-            json.WriteStartObject();
-            if (_metadata.Count > 0)
-            {
-                json.WriteStartObject("__metadata__");
-                foreach ((string key, string value) in _metadata) json.WriteString(key, value);
-                json.WriteEndObject();
-            }
-            foreach ((string name, DType dtype, long[] shape, long begin, long end) in _entries)
-            {
-                json.WriteStartObject(name);
-                json.WriteString("dtype", FormatName(dtype));
-                json.WriteStartArray("shape");
-                foreach (long extent in shape) json.WriteNumberValue(extent);
-                json.WriteEndArray();
-                json.WriteStartArray("data_offsets");
-                json.WriteNumberValue(begin);
-                json.WriteNumberValue(end);
-                json.WriteEndArray();
-                json.WriteEndObject();
-            }
-            json.WriteEndObject();
-        }
-        // Spaces up to a multiple of 8 keep the data aligned, as the reference writer does.
-        int padding = (8 - buffer.WrittenCount % 8) % 8;
-        buffer.GetSpan(padding)[..padding].Fill((byte)' ');
-        buffer.Advance(padding);
-        return buffer.WrittenSpan.ToArray();
-    }
-
-    private static string FormatName(DType dtype) => dtype switch
-    {
-        DType.Float32 => "F32",
-        DType.Float16 => "F16",
-        DType.BFloat16 => "BF16",
-        DType.Int64 => "I64",
-        DType.Int32 => "I32",
-        DType.UInt8 => "U8",
-        DType.Int8 => "I8",
-        _ => throw new ArgumentOutOfRangeException(nameof(dtype), dtype, null),
-    };
 
     private static bool IsFileError(Exception exception) => exception is IOException or UnauthorizedAccessException or NotSupportedException;
 

@@ -5,7 +5,11 @@ namespace ConvLLaVA.Engine.Cpu;
 public sealed unsafe partial class CpuBackend
 {
     /// <inheritdoc/>
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => forward();
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
+    {
+        forward();
+        after?.Invoke();
+    }
 
     /// <inheritdoc/>
     public void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output)
@@ -90,6 +94,15 @@ public sealed unsafe partial class CpuBackend
     {
         new ReadOnlySpan<float>(from, count).CopyTo(new Span<float>(to, count));
         new Span<float>(to + count, length - count).Clear();
+    }
+
+    /// <inheritdoc/>
+    public void Sample(Tensor logits, PagedBatch batch, Workspace workspace)
+    {
+        Require(logits.DType == DType.Float32 && (logits.Data == 0 || logits.Rows == batch.Sampling.Rows), "Sample", logits, logits);
+        if (logits.Data == 0) return;
+        for (int row = 0; row < logits.Rows; row++)
+            _sampler.Choose(new Span<float>((float*)logits.Data + (nint)row * logits.Columns, logits.Columns), batch.Sampling, row);
     }
 
     /// <inheritdoc/>

@@ -15,6 +15,7 @@ public sealed unsafe partial class CpuBackend : IBackend
     // Weights that the caller rounded into memory of this backend: held already, and not mapped.
     private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
+    private readonly Sampler _sampler = new();
     private readonly Scratch _scratch;
     private readonly List<QueryTile> _tiles = []; // of the running attention
     private Scratch? _attentionScratch;

@@ -16,13 +16,12 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
     private readonly Scheduler _scheduler;
     private readonly StepPlan _plan;
     private readonly bool _reusePrefixes;
-    private readonly Sampler _sampler = new();
+    private readonly List<SamplingRow> _rows = []; // of the running step, in the order of its logit rows
     private readonly Action<int, int> _copyBlock;
     private readonly ConcurrentQueue<RunningSequence> _arrivals = new();
     private readonly SemaphoreSlim _wake = new(0);
     private readonly Thread _thread;
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private float[] _logits = []; // [outputs, vocab]
     private long _lastArrival;
     private volatile bool _stopping;
     private volatile ConvLlavaException? _fault;
@@ -163,13 +162,12 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         }
         if (!EncodeNewImages()) return true; // somebody left: plan anew
 
-        int outputs = _plan.Batch.LogitCount, vocabulary = _runner.VocabularySize;
-        if (_logits.Length < outputs * vocabulary) _logits = new float[outputs * vocabulary];
+        FillSampling();
         long started = Stopwatch.GetTimestamp();
         try
         {
             foreach (RunningSequence sequence in _plan.Sequences) sequence.Answer!.Start();
-            _runner.Forward(_plan, _logits.AsSpan(0, outputs * vocabulary));
+            _runner.Forward(_plan);
         }
         catch (Exception error)
         {
@@ -178,7 +176,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
             foreach (RunningSequence sequence in (RunningSequence[])[.. _plan.Sequences]) Fail(sequence, Wrapped("A step of the model failed", error));
             return true;
         }
-        ChooseTokens(Stopwatch.GetElapsedTime(started));
+        TakeTokens(Stopwatch.GetElapsedTime(started));
         return true;
     }
 
@@ -204,9 +202,20 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
         return true;
     }
 
-    private void ChooseTokens(TimeSpan elapsed)
+    private void FillSampling()
     {
-        int vocabulary = _runner.VocabularySize, output = 0;
+        _rows.Clear();
+        for (int s = 0; s < _plan.Sequences.Count; s++)
+        {
+            RunningSequence sequence = _plan.Sequences[s];
+            if (_plan.WantsToken(s)) _rows.Add(new SamplingRow(sequence.Request.Options, sequence.Answer!.Sampling));
+        }
+        SamplingRows.Fill(_plan.Batch.Sampling, _rows, _runner.VocabularySize);
+    }
+
+    private void TakeTokens(TimeSpan elapsed)
+    {
+        int output = 0;
         for (int s = 0; s < _plan.Sequences.Count; s++)
         {
             RunningSequence sequence = _plan.Sequences[s];
@@ -216,8 +225,7 @@ internal sealed partial class GenerationEngine : IAsyncDisposable, IDisposable
             if (!_plan.Complete(s)) continue;
             try
             {
-                Span<float> logits = _logits.AsSpan(output++ * vocabulary, vocabulary);
-                int id = _sampler.Choose(logits, sequence.Request.Options, answer.Sampling, out LogProbEntry? entry);
+                int row = output++, id = SamplingRows.Take(_plan.Batch.Sampling, row, _rows[row], out LogProbEntry? entry);
                 sequence.Tokens.Add(id);
                 if (answer.Append(id, entry)) Release(sequence); // before the caller can see the end
                 answer.Send();

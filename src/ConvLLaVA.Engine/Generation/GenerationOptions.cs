@@ -4,7 +4,7 @@ namespace ConvLLaVA.Engine.Generation;
 public sealed record GenerationOptions
 {
     /// <summary>Most alternatives <see cref="TopLogProbs"/> can ask for.</summary>
-    public const int MostTopLogProbs = 20;
+    public const int MostTopLogProbs = Tensors.SamplingBatch.MostLikeliest;
 
     /// <summary>Most tokens to generate, 1 or more; the context's end stops earlier.</summary>
     public int MaxNewTokens { get; init; } = 512;

@@ -1,3 +1,5 @@
+using ConvLLaVA.Engine.Tensors;
+
 namespace ConvLLaVA.Engine.Generation;
 
 /// <summary>Executes what is planned. All calls come from the engine's thread.</summary>
@@ -16,10 +18,8 @@ internal interface IModelRunner
     /// before the first step that has rows of its pictures.</summary>
     void EncodeImages(RunningSequence sequence);
 
-    /// <summary>Runs a step.</summary>
-    /// <param name="plan">The step.</param>
-    /// <param name="logits">Receives the logits of the plan's logit rows. [LogitCount, vocab]</param>
-    void Forward(StepPlan plan, Span<float> logits);
+    /// <summary>Runs a step and chooses the tokens that its batch's <see cref="PagedBatch.Sampling"/> asks for.</summary>
+    void Forward(StepPlan plan);
 
     /// <summary>Frees what <see cref="EncodeImages"/> kept.</summary>
     void ReleaseImages(RunningSequence sequence);

@@ -90,7 +90,8 @@ internal sealed class StepPlan(int blockSize)
         batch.QueryStarts[_sequences.Count] = row;
     }
 
-    private bool WantsToken(int index) => _counts[index] == _sequences[index].Pending;
+    /// <summary>True when the step processes the last pending token of sequence <paramref name="index"/>, so that its next one can be chosen.</summary>
+    public bool WantsToken(int index) => _counts[index] == _sequences[index].Pending;
 
     private static int[] Grown(int[] array, int length) => array.Length >= length ? array : new int[Math.Max(length, array.Length * 2)];
 }

@@ -50,15 +50,8 @@ internal sealed partial class DecodeGraphs(GpuStream stream, ILogger logger) : I
 
     private void Launch(CudaGraphExec graph)
     {
-        try
-        {
-            graph.Launch(stream.Raw);
-            Replayed++;
-        }
-        catch (CudaException error)
-        {
-            throw stream.Faults.Translate(error);
-        }
+        stream.Replay(graph);
+        Replayed++;
     }
 
     /// <summary>Records the step; null when this device cannot, and then it is not tried again.</summary>
@@ -67,11 +60,11 @@ internal sealed partial class DecodeGraphs(GpuStream stream, ILogger logger) : I
         bool recording = false;
         try
         {
-            stream.Raw.BeginCapture();
+            stream.BeginCapture();
             recording = true;
             forward();
             recording = false;
-            using CudaGraph graph = stream.Raw.EndCapture();
+            using CudaGraph graph = stream.EndCapture();
             CudaGraphExec executable = graph.Instantiate();
             _graphs[rows] = executable;
             Recorded++;
@@ -79,7 +72,7 @@ internal sealed partial class DecodeGraphs(GpuStream stream, ILogger logger) : I
         }
         catch (Exception error) when (error is CudaException or ConvLlavaException)
         {
-            if (recording) stream.Raw.AbandonCapture();
+            if (recording) stream.AbandonCapture();
             if (error is CudaException cuda && cuda.IsSticky) throw stream.Faults.Translate(cuda);
             stream.Faults.ThrowIfFaulted();
             _disabled = true;

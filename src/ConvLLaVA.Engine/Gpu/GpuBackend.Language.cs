@@ -9,15 +9,17 @@ public sealed partial class GpuBackend
     private KvLayout? _replayedPages; // the pages that recorded steps write
 
     /// <inheritdoc/>
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward)
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
     {
         _stream.Enter();
+        _context.DrainReclaimed(); // what finalizers left; never during a recording
         repeatable &= _options.UseGraphs && _stream.Observer is null;
         int generation = _step.Generation + _ropes.Generation;
         try
         {
             if (repeatable && _replayedPages is { } pages) batch.Check("RunStep", batch.TokenCount, pages);
             _step.Upload(batch);
+            _stream.BeginStep();
             if (generation != _step.Generation + _ropes.Generation)
             {
                 _graphs.Clear(); // the arrays have moved
@@ -27,6 +29,7 @@ public sealed partial class GpuBackend
             _repeatable = repeatable;
             if (repeatable) _graphs.Run(batch.TokenCount, forward);
             else forward();
+            after?.Invoke();
         }
         finally
         {

@@ -17,13 +17,15 @@ public sealed partial class GpuBackend
         if (images.Lut.Length != 768) throw new ArgumentException($"GatherPatches: the table has {images.Lut.Length} entries, not 768.");
         _stream.Enter();
         int pictureBytes = checked(images.Width * images.Height * 3);
-        for (int i = 0; i < images.Count; i++)
+        foreach (byte[] picture in images.Pixels)
         {
-            if (images.Pixels[i].Length != pictureBytes)
-                throw new ArgumentException($"GatherPatches: a picture of {images.Width} x {images.Height} has {images.Pixels[i].Length} bytes.");
-            _transfer.Send(pixels.Data + (i * (nint)pictureBytes), images.Pixels[i]);
+            if (picture.Length != pictureBytes) throw new ArgumentException($"GatherPatches: a picture of {images.Width} x {images.Height} has {picture.Length} bytes.");
         }
-        _transfer.Send(table.Data, MemoryMarshal.AsBytes<float>(images.Lut));
+        using (CopyStream.Upload upload = _stream.Copies.Begin())
+        {
+            for (int i = 0; i < images.Count; i++) _transfer.Send(upload, pixels.Data + (i * (nint)pictureBytes), images.Pixels[i]);
+            _transfer.Send(upload, table.Data, MemoryMarshal.AsBytes<float>(images.Lut));
+        }
         Kernels.GatherPatches(pixels.Data, table.Data, output.Data, images.Count, images.Height, images.Width, patch);
     }
 

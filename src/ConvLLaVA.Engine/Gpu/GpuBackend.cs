@@ -4,7 +4,8 @@ using ConvLLaVA.Engine.Tensors;
 namespace ConvLLaVA.Engine.Gpu;
 
 /// <summary>The engine's operations on an NVIDIA GPU: kernels of this repository compiled at run time, matrix products through cuBLASLt,
-/// fp32 arithmetic over 16-bit (or, to compare, fp32) storage. Everything runs on one stream in the order it was called.
+/// fp32 arithmetic over 16-bit (or, to compare, fp32) storage. Everything runs on one stream in the order it was called, and uploads on another beside it.
+/// One thread at a time drives it: the engine's, once a model is loaded.
 /// <para>Few rows (decoding) take kernels that read each weight once; many rows take cuBLASLt. A step that only decodes is recorded as
 /// a graph and replayed.</para></summary>
 public sealed partial class GpuBackend : IBackend
@@ -54,7 +55,7 @@ public sealed partial class GpuBackend : IBackend
             _transfer = Kept(new PinnedPair(_stream, ReadBytes));
             _arena = Kept(new WeightArena(_stream, _memory));
             _binder = new WeightBinder(_arena, options.Type);
-            _step = Kept(new StepArrays(_stream, _memory, _shape.QueryTile, tilesOnly: options.Deterministic));
+            _step = Kept(new StepArrays(_stream, _memory, _shape));
             _ropes = Kept(new RopeTables(_stream, _memory));
             _graphs = Kept(new DecodeGraphs(_stream, options.Logger));
             _gemms = Kept(new GemmPlans(_stream, _memory, options.Type));
@@ -202,10 +203,11 @@ public sealed partial class GpuBackend : IBackend
         }
         try
         {
-            _context.MakeCurrent();
-            _stream.Raw.Synchronize(); // nothing may still use what is freed below
+            _stream.Enter();
+            _stream.Copies.Synchronize();
+            _stream.Synchronize(); // nothing may still use what is freed below
         }
-        catch (CudaException)
+        catch (ConvLlavaException)
         {
             // A broken device: what it holds is given back all the same.
         }

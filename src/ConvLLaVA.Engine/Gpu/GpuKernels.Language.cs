@@ -97,7 +97,7 @@ internal sealed partial class GpuKernels
         arguments.Add(Scale);
         (int threads, int shared) = PrefillBlock(_shape);
         _stream.Launch(_prefill, new Dim3(step.TileCount, _shape.Heads), new Dim3(threads), shared, ref arguments,
-            new Cost("attention_prefill", step.PrefillBytes(_shape, _elementBytes), step.PrefillFlops(_shape)));
+            new Cost("attention_prefill", step.PrefillBytes(_elementBytes), step.PrefillFlops()));
     }
 
     /// <summary>Attention of the step's decoding rows over their pages, in splits of the context, and the sum of the splits.</summary>
@@ -128,7 +128,7 @@ internal sealed partial class GpuKernels
         arguments.Add(Scale);
         (int threads, int shared) = DecodeBlock(_shape);
         _stream.Launch(_decode!, new Dim3(splits, _shape.Heads / _shape.Group, rows), new Dim3(threads), shared, ref arguments,
-            new Cost("attention_decode", step.DecodeBytes(_shape, _elementBytes), step.DecodeFlops(_shape)));
+            new Cost("attention_decode", step.DecodeBytes(_elementBytes), step.DecodeFlops()));
 
         var combine = default(KernelArguments);
         combine.Add(partial);

@@ -34,6 +34,7 @@ internal sealed partial class GpuKernels : IDisposable
             for (int i = 0; i < specs.Count; i++) _modules.Add(specs[i], Load(specs[i], code[i], rebuild));
             LoadVision();
             LoadLanguage();
+            LoadSampling();
         }
         catch (CudaException error)
         {

@@ -45,6 +45,10 @@ internal static class GpuScratch
     public static (Tensor Normed, Tensor Both, Tensor Gated) Mlp(Workspace workspace, Tensor hidden, int inner)
         => (workspace.Take(hidden.Rows, hidden.Columns), workspace.Take(hidden.Rows, 2 * inner), workspace.Take(hidden.Rows, inner));
 
+    /// <summary>Logits with penalties and weights of the draw, both [rows, vocab], and the results of <see cref="SamplingResults"/>.</summary>
+    public static (Tensor Penalised, Tensor Weights, Tensor Results) Sampling(Workspace workspace, int rows, int vocabulary)
+        => (workspace.Take(rows, vocabulary, DType.Float32), workspace.Take(rows, vocabulary, DType.Int32), workspace.Take(rows, SamplingResults.MostWords, DType.Int32));
+
     /// <summary>The normalised rows whose logits are wanted.</summary>
     public static Tensor Logits(Workspace workspace, Tensor hidden, int count) => workspace.Take(count, hidden.Columns);
 }

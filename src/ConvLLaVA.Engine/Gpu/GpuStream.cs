@@ -22,11 +22,17 @@ internal interface IGpuObserver
 /// <param name="Flops">Floating-point operations it does.</param>
 internal readonly record struct Cost(string Name, long Bytes, long Flops);
 
-/// <summary>The stream that everything runs on, with the engine's errors in place of the libraries'. Nothing here allocates memory.</summary>
+/// <summary>The stream that everything but uploads runs on, with the engine's errors in place of the libraries'. Nothing here allocates
+/// memory.
+/// <para>A kernel may begin while the one ahead of it ends (programmatic dependent launch), and some read what steps before wrote ahead of
+/// their <c>pdl_wait</c>. That holds because the first kernel of a step, and every one behind anything but a kernel of ours, waits for
+/// all that went before: here it is decided, in one place, and recordings inherit it.</para></summary>
 internal sealed unsafe class GpuStream : IDisposable
 {
     private readonly CudaStream _stream;
     private readonly bool _overlap;
+    private bool _afterKernel; // the last thing on the stream is a kernel of ours, of this step
+    private int _thread;
 
     /// <summary>A stream of <paramref name="context"/>.</summary>
     /// <param name="context">The context, current on this thread.</param>
@@ -38,6 +44,15 @@ internal sealed unsafe class GpuStream : IDisposable
         Faults = faults;
         _overlap = overlap;
         _stream = new CudaStream(context);
+        try
+        {
+            Copies = new CopyStream(this);
+        }
+        catch
+        {
+            _stream.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The context.</summary>
@@ -46,16 +61,27 @@ internal sealed unsafe class GpuStream : IDisposable
     /// <summary>What broke the device.</summary>
     public GpuFaults Faults { get; }
 
-    /// <summary>The stream itself.</summary>
+    /// <summary>Where uploads go.</summary>
+    public CopyStream Copies { get; }
+
+    /// <summary>The stream itself, to ask about.</summary>
     public CudaStream Raw => _stream;
 
     /// <summary>Is told of every operation; null for nobody. Graphs are not replayed while somebody is told.</summary>
     public IGpuObserver? Observer { get; set; }
 
+    /// <summary>How often another thread than before took over the device.</summary>
+    public long ThreadChanges { get; private set; }
+
     /// <summary>Makes the context current on this thread and refuses work on a broken device: the first thing every operation does.</summary>
     public void Enter()
     {
         Faults.ThrowIfFaulted();
+        if (_thread != Environment.CurrentManagedThreadId)
+        {
+            _thread = Environment.CurrentManagedThreadId;
+            ThreadChanges++;
+        }
         try
         {
             Context.MakeCurrent();
@@ -66,20 +92,25 @@ internal sealed unsafe class GpuStream : IDisposable
         }
     }
 
+    /// <summary>Begins a step: its first kernel waits for all that went before.</summary>
+    public void BeginStep() => _afterKernel = false;
+
     /// <summary>Launches a kernel.</summary>
     public void Launch(CudaFunction kernel, Dim3 grid, Dim3 block, int sharedBytes, scoped ref KernelArguments arguments, Cost cost)
     {
         try
         {
             void** parameters = stackalloc void*[KernelArguments.MaxCount];
+            bool overlap = _overlap && _afterKernel && Observer is null; // observers put events between kernels
             Observer?.Before(cost.Name, cost.Bytes, cost.Flops, _stream);
             fixed (ulong* words = &arguments.Words)
             {
                 arguments.WritePointers(words, parameters);
-                if (_overlap) kernel.LaunchEx(_stream, grid, block, (uint)sharedBytes, parameters, overlapPrevious: true);
+                if (overlap) kernel.LaunchEx(_stream, grid, block, (uint)sharedBytes, parameters, overlapPrevious: true);
                 else kernel.Launch(_stream, grid, block, (uint)sharedBytes, parameters);
             }
             Observer?.After(_stream);
+            _afterKernel = true;
         }
         catch (CudaException error)
         {
@@ -90,6 +121,7 @@ internal sealed unsafe class GpuStream : IDisposable
     /// <summary>Runs a matrix product.</summary>
     public void Multiply(MatmulPlan plan, float alpha, nint a, nint b, float beta, nint d, nint workspace, long workspaceBytes, Cost cost)
     {
+        _afterKernel = false;
         try
         {
             Observer?.Before(cost.Name, cost.Bytes, cost.Flops, _stream);
@@ -102,22 +134,10 @@ internal sealed unsafe class GpuStream : IDisposable
         }
     }
 
-    /// <summary>Copies host memory to the device; page-locked memory must stay unchanged until the copy is done.</summary>
-    public void CopyToDevice(nint destination, void* source, long bytes)
-    {
-        try
-        {
-            _stream.CopyToDevice((ulong)destination, source, bytes);
-        }
-        catch (CudaException error)
-        {
-            throw Faults.Translate(error);
-        }
-    }
-
     /// <summary>Copies within the device.</summary>
     public void CopyOnDevice(nint destination, nint source, long bytes)
     {
+        _afterKernel = false;
         try
         {
             _stream.CopyOnDevice((ulong)destination, (ulong)source, bytes);
@@ -131,6 +151,7 @@ internal sealed unsafe class GpuStream : IDisposable
     /// <summary>Fills device memory with a byte.</summary>
     public void Fill(nint destination, byte value, long bytes)
     {
+        _afterKernel = false;
         try
         {
             _stream.Fill((ulong)destination, value, bytes);
@@ -144,6 +165,7 @@ internal sealed unsafe class GpuStream : IDisposable
     /// <summary>Copies device memory to page-locked memory; it is there once the stream has been waited for.</summary>
     public void CopyToHost(void* destination, nint source, long bytes)
     {
+        _afterKernel = false;
         try
         {
             _stream.CopyToHost(destination, (ulong)source, bytes);
@@ -170,9 +192,61 @@ internal sealed unsafe class GpuStream : IDisposable
     /// <summary>Marks the present end of the stream.</summary>
     public void Record(CudaEvent mark)
     {
+        _afterKernel = false;
         try
         {
             mark.Record(_stream);
+        }
+        catch (CudaException error)
+        {
+            throw Faults.Translate(error);
+        }
+    }
+
+    /// <summary>Lets what follows wait on the device for a mark of another stream.</summary>
+    public void WaitOnDevice(CudaEvent mark)
+    {
+        _afterKernel = false;
+        try
+        {
+            _stream.Wait(mark);
+        }
+        catch (CudaException error)
+        {
+            throw Faults.Translate(error);
+        }
+    }
+
+    /// <summary>Starts to record what is launched instead of running it. Errors are the driver's: a recording can be done without.</summary>
+    /// <exception cref="CudaException">The driver does not record.</exception>
+    public void BeginCapture()
+    {
+        _afterKernel = false;
+        _stream.BeginCapture();
+    }
+
+    /// <summary>Ends recording.</summary>
+    /// <exception cref="CudaException">The recording was broken by an error.</exception>
+    public CudaGraph EndCapture()
+    {
+        _afterKernel = false;
+        return _stream.EndCapture();
+    }
+
+    /// <summary>Ends recording and drops what was recorded.</summary>
+    public void AbandonCapture()
+    {
+        _afterKernel = false;
+        _stream.AbandonCapture();
+    }
+
+    /// <summary>Runs a recording.</summary>
+    public void Replay(CudaGraphExec graph)
+    {
+        _afterKernel = false;
+        try
+        {
+            graph.Launch(_stream);
         }
         catch (CudaException error)
         {
@@ -194,5 +268,9 @@ internal sealed unsafe class GpuStream : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _stream.Dispose();
+    public void Dispose()
+    {
+        Copies.Dispose();
+        _stream.Dispose();
+    }
 }

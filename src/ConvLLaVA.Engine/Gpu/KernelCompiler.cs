@@ -43,8 +43,8 @@ internal sealed partial class KernelCompiler
     {
         var code = new byte[specs.Count][];
         var stems = new string[specs.Count];
-        Version? nvrtc = CompilerVersion();
-        string[] targets = nvrtc is null ? Targets().ToArray() : [KeyOf(Target())];
+        Version? nvrtc = CudaAvailability.CompilerProblem() is null ? NvrtcCompiler.Version : null;
+        string[] targets = nvrtc is null ? [.. Targets().Select(KeyOf)] : [KeyOf(Target().Name)];
         var missing = new List<int>();
         for (int i = 0; i < specs.Count; i++)
         {
@@ -76,7 +76,7 @@ internal sealed partial class KernelCompiler
         {
             NvrtcTarget target = Target();
             NvrtcImage image = NvrtcCompiler.Compile(Sources.Text(spec.File), Sources.NameOf(spec.File), [.. Sources.Includes(spec.File)], target, [.. CommonOptions, .. spec.Defines, "--ptxas-options=-v"]);
-            Cache.Write(KernelCache.EntryName(KernelCache.Stem(Sources, spec, [.. CommonOptions, .. spec.Defines]), KeyOf(target), NvrtcCompiler.Version), image.Bytes);
+            Cache.Write(KernelCache.EntryName(KernelCache.Stem(Sources, spec, [.. CommonOptions, .. spec.Defines]), KeyOf(target.Name), NvrtcCompiler.Version), image.Bytes);
             return image;
         }
         catch (CudaException error)
@@ -88,11 +88,9 @@ internal sealed partial class KernelCompiler
 
     private void Compile(IReadOnlyList<KernelSpec> specs, string[] stems, List<int> missing, byte[][] code, CancellationToken cancellation)
     {
-        if (CompilerVersion() is not { } nvrtc)
-        {
-            throw new ConvLlavaException($"{specs[missing[0]]} for sm_{Architecture} is not in the kernel cache ({Cache.Folder}) and there is no compiler: "
-                + CudaLibraries.Probe(CudaLibrary.Nvrtc).Summary);
-        }
+        if (CudaAvailability.CompilerProblem() is { } missingCompiler)
+            throw new InvalidInputException($"{specs[missing[0]]} for sm_{Architecture} is not in the kernel cache ({Cache.Folder}) and cannot be compiled: {missingCompiler}");
+        Version nvrtc = NvrtcCompiler.Version;
         NvrtcTarget target = Target();
         long started = Stopwatch.GetTimestamp();
         LogCompiling(_logger, missing.Count, target.Name, nvrtc, Cache.Folder);
@@ -105,7 +103,7 @@ internal sealed partial class KernelCompiler
                 NvrtcImage image = NvrtcCompiler.Compile(Sources.Text(spec.File), Sources.NameOf(spec.File), [.. Sources.Includes(spec.File)], target, [.. CommonOptions, .. spec.Defines]);
                 code[index] = image.Bytes;
                 if (image.Log.Length > 0) LogCompilerSaid(_logger, spec, image.Log);
-                Cache.Write(KernelCache.EntryName(stems[index], KeyOf(target), nvrtc), image.Bytes);
+                Cache.Write(KernelCache.EntryName(stems[index], KeyOf(target.Name), nvrtc), image.Bytes);
             }
             catch (Exception error) when (error is CudaException or ConvLlavaException)
             {
@@ -129,16 +127,16 @@ internal sealed partial class KernelCompiler
     private NvrtcTarget Target() => NvrtcTarget.For(Architecture, NvrtcCompiler.SupportedArchitectures, specific: Architecture >= 90);
 
     /// <summary>The target's part of a cache entry's name. What the emulated device compiles is of no use to a GPU, and depends on its headers.</summary>
-    private static string KeyOf(NvrtcTarget target)
+    private static string KeyOf(string target)
     {
-        if (!CudaLibraries.IsEmulated || Path.GetDirectoryName(CudaLibraries.Probe(CudaLibrary.Nvrtc).LoadedPath) is not { } folder) return target.Name;
+        if (!CudaLibraries.IsEmulated || Path.GetDirectoryName(CudaLibraries.Probe(CudaLibrary.Driver).LoadedPath) is not { } folder) return target;
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         string headers = Path.Combine(folder, "include");
         if (Directory.Exists(headers))
         {
             foreach (string header in Directory.GetFiles(headers).Order(StringComparer.Ordinal)) hash.AppendData(File.ReadAllBytes(header));
         }
-        return $"{target.Name}-emulated-{Convert.ToHexStringLower(hash.GetHashAndReset())[..12]}";
+        return $"{target}-emulated-{Convert.ToHexStringLower(hash.GetHashAndReset())[..12]}";
     }
 
     /// <summary>Without a compiler: whatever it could have been compiled to, the closest first.</summary>
@@ -148,8 +146,6 @@ internal sealed partial class KernelCompiler
         for (int arch = Architecture; arch >= Architecture / 10 * 10; arch--) yield return $"sm_{arch}";
         for (int arch = Architecture; arch >= CudaAvailability.MinimumArchitecture; arch--) yield return $"compute_{arch}";
     }
-
-    private static Version? CompilerVersion() => CudaLibraries.Probe(CudaLibrary.Nvrtc).Found ? NvrtcCompiler.Version : null;
 
     [LoggerMessage(EventId = 300, Level = LogLevel.Information, Message = "Compiling {Count} kernels for {Target} with NVRTC {Version}; they are kept in {Folder}.")]
     private static partial void LogCompiling(ILogger logger, int count, string target, Version version, string folder);

@@ -2,7 +2,7 @@ using ConvLLaVA.Cuda;
 
 namespace ConvLLaVA.Engine.Gpu;
 
-/// <summary>Two page-locked buffers that take turns: one is filled while the other is still being copied to the device.</summary>
+/// <summary>Two page-locked buffers that take turns: one is filled while the other is still being copied.</summary>
 internal sealed unsafe class PinnedPair : IDisposable
 {
     private readonly GpuStream _stream;
@@ -10,7 +10,7 @@ internal sealed unsafe class PinnedPair : IDisposable
     private readonly CudaEvent[] _copied = new CudaEvent[2];
     private int _turn;
 
-    /// <summary>Two buffers of <paramref name="bytes"/> each, copied on <paramref name="stream"/>.</summary>
+    /// <summary>Two buffers of <paramref name="bytes"/> each; what is read back is copied on <paramref name="stream"/>.</summary>
     public PinnedPair(GpuStream stream, long bytes)
     {
         _stream = stream;
@@ -40,25 +40,37 @@ internal sealed unsafe class PinnedPair : IDisposable
         return (byte*)_buffers[_turn].Pointer;
     }
 
-    /// <summary>Copies the first <paramref name="bytes"/> bytes of the buffer whose turn it is, and ends its turn.</summary>
-    public void Send(nint destination, long bytes)
+    /// <summary>Copies the first <paramref name="bytes"/> bytes of the buffer whose turn it is as part of an upload, and ends its turn.</summary>
+    public void Send(CopyStream.Upload upload, nint destination, long bytes)
     {
-        _stream.CopyToDevice(destination, _buffers[_turn].Pointer, bytes);
-        _stream.Record(_copied[_turn]);
+        upload.Copy(destination, _buffers[_turn].Pointer, bytes, _copied[_turn]);
         _turn ^= 1;
     }
 
     /// <summary>Copies <paramref name="source"/> through the buffers.</summary>
-    public void Send(nint destination, ReadOnlySpan<byte> source)
+    public void Send(CopyStream.Upload upload, nint destination, ReadOnlySpan<byte> source)
     {
         while (source.Length > 0)
         {
             int bytes = (int)Math.Min(source.Length, ByteLength);
             source[..bytes].CopyTo(new Span<byte>(Next(), bytes));
-            Send(destination, bytes);
+            Send(upload, destination, bytes);
             destination += bytes;
             source = source[bytes..];
         }
+    }
+
+    /// <summary>Copies at most one buffer of device memory to the host and waits for it. What is returned holds until the pair's next use but one.</summary>
+    public byte* Receive(nint source, int bytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, ByteLength);
+        byte* buffer = Next();
+        CudaEvent copied = _copied[_turn];
+        _turn ^= 1;
+        _stream.CopyToHost(buffer, source, bytes);
+        _stream.Record(copied);
+        _stream.WaitFor(copied);
+        return buffer;
     }
 
     /// <summary>Copies device memory to the host piece by piece; while one piece is taken the next is under way.</summary>

@@ -34,8 +34,8 @@ internal sealed class RopeTables(GpuStream stream, GpuMemory memory) : IDisposab
         _tables[parameters] = (larger, positions);
         Generation++;
         using var staging = new PinnedPair(stream, Math.Min(values.Length * (long)sizeof(float), 4 << 20));
-        staging.Send(larger.Data, System.Runtime.InteropServices.MemoryMarshal.AsBytes<float>(values));
-        stream.Synchronize();
+        using (CopyStream.Upload upload = stream.Copies.Begin()) staging.Send(upload, larger.Data, System.Runtime.InteropServices.MemoryMarshal.AsBytes<float>(values));
+        stream.Synchronize(); // the staging buffers go
         return larger.Data;
     }
 

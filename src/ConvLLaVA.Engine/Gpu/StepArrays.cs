@@ -4,14 +4,14 @@ namespace ConvLLaVA.Engine.Gpu;
 
 /// <summary>A step's batch on the device: fixed arrays in one block, filled by one copy a step. As the addresses never change, a
 /// recorded step reads whatever the next upload put there.</summary>
-internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTile, bool tilesOnly) : IDisposable
+internal sealed class StepArrays(GpuStream stream, GpuMemory memory, KernelShape shape) : IDisposable
 {
     private const int Alignment = 64; // integers between arrays: whole cache lines
     private StepLimits _limits = new(0, 0, 0, 0);
     private GpuBlock? _block;
     private PinnedPair? _staging;
     private int[] _tileEnds = []; // how far each tile sees, while they are ordered
-    private long _tokenIds, _positions, _slots, _queryStarts, _contextLengths, _logitRows, _decodeRows, _decodeSequences, _tileSequences, _tileStarts, _tables; // offsets in integers
+    private long _tokenIds, _positions, _slots, _queryStarts, _contextLengths, _logitRows, _decodeRows, _decodeSequences, _tileSequences, _tileStarts, _sampling, _tables; // offsets in integers
 
     private long _tileRows, _tilePairs, _tileKeys, _decodeKeys; // what attention costs: pairs are of a row and a key it sees
 
@@ -54,6 +54,9 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
     /// <summary>Pages of each sequence. [sequences, <see cref="TableStride"/>]</summary>
     public nint BlockTables => At(_tables);
 
+    /// <summary>How tokens are chosen.</summary>
+    public SamplingArrays Sampling { get; } = new();
+
     /// <summary>Row length of <see cref="BlockTables"/>; the same in every step.</summary>
     public int TableStride => _limits.BlocksPerSequence;
 
@@ -67,17 +70,17 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
     public int LongestDecode { get; private set; }
 
     /// <summary>Bytes of queries, results, keys and values of the tiles.</summary>
-    public long PrefillBytes(KernelShape shape, int elementBytes)
+    public long PrefillBytes(int elementBytes)
         => (2L * _tileRows * shape.Heads + 2 * _tileKeys * shape.KeyValueHeads) * shape.HeadDim * elementBytes;
 
     /// <summary>Floating-point operations of the tiles' attention.</summary>
-    public long PrefillFlops(KernelShape shape) => 4 * _tilePairs * shape.Heads * shape.HeadDim;
+    public long PrefillFlops() => 4 * _tilePairs * shape.Heads * shape.HeadDim;
 
     /// <summary>Bytes of keys and values of the decoding rows.</summary>
-    public long DecodeBytes(KernelShape shape, int elementBytes) => 2 * _decodeKeys * shape.KeyValueHeads * shape.HeadDim * elementBytes;
+    public long DecodeBytes(int elementBytes) => 2 * _decodeKeys * shape.KeyValueHeads * shape.HeadDim * elementBytes;
 
     /// <summary>Floating-point operations of the decoding rows' attention.</summary>
-    public long DecodeFlops(KernelShape shape) => 4 * _decodeKeys * shape.Heads * shape.HeadDim;
+    public long DecodeFlops() => 4 * _decodeKeys * shape.Heads * shape.HeadDim;
 
     /// <summary>Makes room for steps up to <paramref name="limits"/>.</summary>
     public void Reserve(StepLimits limits)
@@ -96,10 +99,12 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
         _logitRows = Place(larger.LogitRows, ref end);
         _decodeRows = Place(larger.Sequences, ref end);
         _decodeSequences = Place(larger.Sequences, ref end);
-        int tiles = (larger.Tokens / queryTile) + larger.Sequences + 1;
+        int tiles = (larger.Tokens / shape.QueryTile) + larger.Sequences + 1;
         _tileSequences = Place(tiles, ref end);
         _tileStarts = Place(tiles, ref end);
-        _tables = Place((long)larger.Sequences * larger.BlocksPerSequence, ref end); // last: only the rows in use are copied
+        _sampling = Place(SamplingArrays.FixedWords(larger.LogitRows), ref end);
+        _tables = Place((long)larger.Sequences * larger.BlocksPerSequence, ref end); // only the rows in use are copied, and right behind them
+        Place(SamplingArrays.HistoryWords(larger.LogitRows, larger.BlocksPerSequence * shape.BlockSize), ref end); // generated tokens, as many as a context has
         Dispose();
         _limits = larger;
         _tileEnds = new int[tiles];
@@ -111,8 +116,9 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
     /// <summary>Brings a batch to the device.</summary>
     public unsafe void Upload(PagedBatch batch)
     {
-        if (batch.TokenCount > _limits.Tokens || batch.SequenceCount > _limits.Sequences || batch.MaxBlocks > _limits.BlocksPerSequence || batch.LogitCount > _limits.LogitRows || _block is null)
-            Reserve(new StepLimits(batch.TokenCount, batch.SequenceCount, batch.MaxBlocks, batch.LogitCount));
+        int outputs = Math.Max(batch.LogitCount, batch.Sampling.Rows), blocks = Math.Max(batch.MaxBlocks, (batch.Sampling.MaxCounted + shape.BlockSize - 1) / shape.BlockSize);
+        if (batch.TokenCount > _limits.Tokens || batch.SequenceCount > _limits.Sequences || blocks > _limits.BlocksPerSequence || outputs > _limits.LogitRows || _block is null)
+            Reserve(new StepLimits(batch.TokenCount, batch.SequenceCount, blocks, outputs));
         int* to = (int*)_staging!.Next();
         Put(batch.TokenIds, batch.TokenCount, to + _tokenIds);
         Put(batch.Positions, batch.TokenCount, to + _positions);
@@ -125,8 +131,9 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
             batch.BlockTables.AsSpan(s * batch.MaxBlocks, batch.MaxBlocks).CopyTo(new Span<int>(to + _tables + ((long)s * TableStride), batch.MaxBlocks));
         }
         Divide(batch, to);
-        long end = _tables + ((long)batch.SequenceCount * TableStride);
-        _staging.Send(_block!.Data, end * sizeof(int));
+        long end = Sampling.Put(batch.Sampling, to, _block!.Data, _sampling, _tables + ((long)batch.SequenceCount * TableStride));
+        using CopyStream.Upload upload = stream.Copies.Begin();
+        _staging.Send(upload, _block.Data, end * sizeof(int));
     }
 
     /// <inheritdoc/>
@@ -148,7 +155,7 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
         for (int s = 0; s < batch.SequenceCount; s++)
         {
             int first = batch.QueryStarts[s], count = batch.QueryStarts[s + 1] - first;
-            if (count == 1 && !tilesOnly)
+            if (count == 1 && !shape.Deterministic)
             {
                 to[_decodeRows + decodes] = first;
                 to[_decodeSequences + decodes++] = s;
@@ -159,9 +166,9 @@ internal sealed class StepArrays(GpuStream stream, GpuMemory memory, int queryTi
             _tileRows += count;
             _tileKeys += batch.ContextLengths[s];
             _tilePairs += count * (batch.ContextLengths[s] - ((count - 1) / 2L));
-            for (int start = 0; start < count; start += queryTile)
+            for (int start = 0; start < count; start += shape.QueryTile)
             {
-                int sees = batch.ContextLengths[s] - count + Math.Min(count, start + queryTile), at = tiles++;
+                int sees = batch.ContextLengths[s] - count + Math.Min(count, start + shape.QueryTile), at = tiles++;
                 for (; at > 0 && _tileEnds[at - 1] < sees; at--)
                 {
                     _tileEnds[at] = _tileEnds[at - 1];

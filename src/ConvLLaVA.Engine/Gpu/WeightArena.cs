@@ -44,6 +44,7 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
         long largest = _planned.Count == 0 ? Alignment : _planned.Max(part => Math.Max(part.Source.ByteLength, (long)part.Source.Row * part.Source.Type.SizeInBytes()));
         long rowBytes = _planned.Count == 0 ? Alignment : _planned.Max(part => (long)part.Source.Row * part.Source.Type.SizeInBytes());
         using var staging = new PinnedPair(stream, Math.Max(rowBytes, Math.Min(StagingBytes, largest)));
+        using CopyStream.Upload upload = stream.Copies.Begin();
         long done = 0;
         foreach ((long offset, WeightSource source) in _planned)
         {
@@ -54,13 +55,13 @@ internal sealed class WeightArena(GpuStream stream, GpuMemory memory) : IDisposa
                 cancellation.ThrowIfCancellationRequested();
                 int bytes = (int)(Math.Min(piece, source.Elements - start) * size);
                 source.Fill(start, new Span<byte>(staging.Next(), bytes));
-                staging.Send(_block.Data + (nint)(offset + (start * size)), bytes);
+                staging.Send(upload, _block.Data + (nint)(offset + (start * size)), bytes);
                 done += bytes;
                 progress?.Invoke((double)done / _bytes);
             }
             source.Release();
         }
-        stream.Synchronize(); // the staging buffers go, and every weight is there from here on
+        stream.Copies.Synchronize(); // the staging buffers go
         _planned.Clear();
         _shared.Clear();
     }

@@ -63,6 +63,9 @@ internal static class CostModel
         ((long)batch.LogitCount * hidden.Columns * hidden.DType.SizeInBytes()) + Bytes(head, backend) + logits.ByteLength, Product(batch.LogitCount, head),
         batch.LogitCount, hidden.Columns, head.OutFeatures);
 
+    public static OperationCost Sample(Tensor logits, PagedBatch batch)
+        => new("sample", logits.ByteLength * (batch.Sampling.WantsLogProbs ? 2 : 1), 0, logits.Rows, logits.Columns, 1);
+
     /// <summary>Bytes of a weight as the backend reads it: the CPU keeps it as stored, a device in its own type.</summary>
     public static long Bytes(LinearWeight weight, IBackend backend) => weight is CpuQuantLinear quantized
         ? quantized.ByteLength

@@ -60,6 +60,8 @@ internal sealed class KernelWorkload
             ("attention_decode.cu", "attention_decode") => Step(1, "attention (decode)", cost => (cost.Bytes, cost.Flops)),
             ("gemv_qkv.cu", _) => Step(Rows(spec), "norm + QKV + RoPE", cost => Product(cost.Inputs, cost.Outputs, cost.Rows, size)),
             ("gemv.cu", _) => Gemv(spec, size),
+            ("penalise.cu", _) => Step(1, "norm + logits", cost => (8L * cost.Outputs, 0)),
+            ("sample.cu" or "token_logprobs.cu", _) => Step(1, "norm + logits", cost => (4L * cost.Outputs, 0)),
             _ => null,
         };
     }

@@ -85,7 +85,8 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
         }
     }
 
-    public void RunStep(PagedBatch batch, bool repeatable, Action forward) => inner.RunStep(batch, false, () => observer.ObserveStep(batch, forward));
+    public void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null)
+        => inner.RunStep(batch, false, () => observer.ObserveStep(batch, forward), after);
 
     public void ForgetSteps() => inner.ForgetSteps();
 
@@ -103,6 +104,9 @@ internal sealed class ObservedBackend(IBackend inner, IOperationObserver observe
 
     public void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace)
         => Tell(workspace, CostModel.NormLogits(hidden, batch, head, logits, inner), () => inner.NormLogits(hidden, batch, norm, head, logits, workspace));
+
+    public void Sample(Tensor logits, PagedBatch batch, Workspace workspace)
+        => Tell(workspace, CostModel.Sample(logits, batch), () => inner.Sample(logits, batch, workspace));
 
     public void CopyKvBlock(KvStorage kv, int source, int destination) => inner.CopyKvBlock(kv, source, destination);
 

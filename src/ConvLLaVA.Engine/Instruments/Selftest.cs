@@ -140,6 +140,7 @@ public sealed class Selftest
         foreach (SelftestCase one in cases.Residual(_preset.Heads * _preset.HeadDim, hidden, false, 1, 8, 9, prompt)) yield return one;
         foreach (SelftestCase one in cases.GatedMlp(hidden, _preset.IntermediateSize, 1, 2, 8, 9, prompt)) yield return one;
         foreach (SelftestCase one in cases.Logits(hidden, _preset.VocabularySize, (1, 1), (1, 40), (8, 1), (16, 1))) yield return one;
+        foreach (SelftestCase one in cases.Sample(Math.Min(256, hidden), _preset.VocabularySize, 1, 8)) yield return one;
     }
 
     private static IEnumerable<SelftestCase> SmallVision(SelftestCases cases)
@@ -172,5 +173,6 @@ public sealed class Selftest
         foreach (SelftestCase one in cases.Residual(_preset.Heads * _preset.HeadDim, hidden, false, 1, 3, 8, 9, 40)) yield return one;
         foreach (SelftestCase one in cases.GatedMlp(hidden, 344, 1, 3, 8, 9, 40)) yield return one;
         foreach (SelftestCase one in cases.Logits(hidden, 203, (1, 1), (3, 5), (9, 1))) yield return one;
+        foreach (SelftestCase one in cases.Sample(hidden, 203, 1, 9)) yield return one;
     }
 }

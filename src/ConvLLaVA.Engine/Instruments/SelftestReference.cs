@@ -108,6 +108,40 @@ internal static class SelftestReference
         return result;
     }
 
+    /// <summary>The token that Hugging Face's processors leave and a uniform number draws, all in double.</summary>
+    public static int Choose(ReadOnlySpan<float> logits, SamplingBatch sampling, int row)
+    {
+        double[] scores = new double[logits.Length];
+        for (int id = 0; id < scores.Length; id++) scores[id] = logits[id];
+        for (int i = 0; i < sampling.Counted[row]; i++)
+        {
+            int at = (row * sampling.MaxCounted) + i;
+            ref double score = ref scores[sampling.CountedIds[at]];
+            score = (score > 0 ? score / sampling.RepetitionPenalties[row] : score * sampling.RepetitionPenalties[row])
+                - sampling.PresencePenalties[row] - (sampling.FrequencyPenalties[row] * (double)sampling.Counts[at]);
+        }
+        double highest = scores.Max(), temperature = sampling.Temperatures[row];
+        if (temperature == 0) return Array.IndexOf(scores, highest);
+
+        int topK = sampling.TopK[row];
+        double least = topK > 0 && topK < scores.Length ? scores.OrderDescending().ElementAt(topK - 1) : double.NegativeInfinity;
+        double[] weights = Array.ConvertAll(scores, score => score < least ? 0 : Math.Exp((score - highest) / temperature));
+        double all = weights.Sum(), passed = 0;
+        int[] order = [.. Enumerable.Range(0, weights.Length)];
+        if (sampling.TopP[row] < 1 || sampling.MinP[row] > 0)
+        {
+            order = [.. order.OrderBy(id => weights[id]).ThenByDescending(id => id)];
+            foreach (int id in order[..^1])
+            {
+                passed += weights[id];
+                if (passed <= (1 - sampling.TopP[row]) * all || weights[id] < sampling.MinP[row]) weights[id] = 0;
+            }
+        }
+        double target = Cpu.Sampler.Uniform(sampling.Seeds[row], sampling.Draws[row]) * weights.Sum();
+        passed = 0;
+        return order.First(id => (passed += weights[id]) > target);
+    }
+
     /// <summary>Exact GELU.</summary>
     public static double Gelu(double x) => 0.5 * x * Erfc(-x / Math.Sqrt(2));
 

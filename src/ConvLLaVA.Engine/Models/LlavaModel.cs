@@ -125,6 +125,7 @@ internal sealed class LlavaModel
         Tensor logits = workspace.Take(logitRows, Language.VocabularySize, DType.Float32);
         var batch = new PagedBatch { TokenCount = tokens, SequenceCount = logitRows, LogitCount = logitRows, MaxBlocks = BlocksPerSequence(16) };
         Step(planning, batch, [], NoPages(), hidden, logits, workspace);
+        planning.Sample(logits, batch, workspace);
     }
 
     /// <summary>The layout of a KV cache with room for <paramref name="tokens"/>, and page 0 besides.</summary>

@@ -19,6 +19,7 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
     private readonly KvStorage _kv;
     private readonly Lock _gate = new();
     private readonly Action _forward;
+    private readonly Action _sample;
     private Tensor[] _features = []; // [sequences], longer than what is in use
     private StepPlan? _plan; // the running step, and its matrices
     private Tensor _hidden;
@@ -35,6 +36,7 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
         _model = model;
         _backend = backend;
         _forward = RunForward;
+        _sample = ChooseTokens;
         int decodeRows = backend.PaddedDecodeRows(Math.Min(options.MaxSequences, options.MaxStepTokens));
         int tokens = Math.Max(options.MaxStepTokens, decodeRows), outputs = Math.Max(options.MaxSequences, decodeRows);
         _workspace = new Workspace(backend.Allocate(model.PlanWorkspace(tileHeight, tileWidth, tokens, outputs), MemoryOwner.Workspace), backend.ActivationType);
@@ -128,20 +130,18 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
     }
 
     /// <inheritdoc/>
-    public void Forward(StepPlan plan, Span<float> logits)
+    public void Forward(StepPlan plan)
     {
         lock (_gate)
         {
             using var scope = _workspace.Open();
             PagedBatch batch = plan.Batch;
-            int outputs = batch.LogitCount;
             bool decode = batch.IsDecode;
             if (decode) batch.PadDecode(_backend.PaddedDecodeRows(batch.TokenCount));
             _plan = plan;
             _hidden = _workspace.Take(batch.TokenCount, _model.Language.HiddenSize); // [tokens, hidden]
             _logits = _workspace.Take(batch.LogitCount, VocabularySize, DType.Float32); // [outputs, vocab]
-            _backend.RunStep(batch, decode, _forward);
-            if (outputs > 0) _backend.Read(_logits.Slice(0, outputs), logits);
+            _backend.RunStep(batch, decode, _forward, _sample);
         }
     }
 
@@ -157,6 +157,13 @@ internal sealed class ModelRunner : IModelRunner, IDisposable
             features = _features;
         }
         _model.Step(_backend, batch, features, _kv, _hidden, _logits, _workspace);
+    }
+
+    /// <summary>Padding has logits too, but nobody to choose for.</summary>
+    private void ChooseTokens()
+    {
+        PagedBatch batch = _plan!.Batch;
+        if (batch.Sampling.Rows > 0) _backend.Sample(_logits.Slice(0, batch.Sampling.Rows), batch, _workspace);
     }
 
     /// <inheritdoc/>

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text;
 using System.Text.Json;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Tensors;
@@ -35,36 +34,17 @@ public static class SyntheticCheckpoint
         {
             Shard[] shards = Plan(preset, dtype, largestShard);
             long bytes = shards.Sum(shard => shard.Bytes);
-            RequireRoom(partial, bytes);
+            NewFolder.RequireRoom(partial, bytes);
             SyntheticFiles.Write(partial, preset, dtype);
             var job = new Job(seed, dtype, threads, bytes, progress, cancellation);
             foreach (Shard shard in shards) job.Write(partial, shard);
             WriteIndex(partial, shards);
         });
 
-    /// <summary>Has a folder beside the target filled and puts it in the target's place.</summary>
     private static void Build(string folder, DType dtype, Action<string> fill)
     {
         if (!dtype.IsFloating()) throw new InvalidInputException($"The weights cannot be of type {dtype.Name()}, only float32, float16 or bfloat16.");
-        string target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
-        if (File.Exists(target) || (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any()))
-            throw new InvalidInputException($"{folder} exists and is not empty; give a folder that does not exist yet.");
-        string partial = string.Create(CultureInfo.InvariantCulture, $"{target}.{Environment.ProcessId}.partial");
-        try
-        {
-            if (Path.GetDirectoryName(target) is { } parent) Directory.CreateDirectory(parent);
-            fill(partial);
-            if (Directory.Exists(target)) Directory.Delete(target);
-            Directory.Move(partial, target);
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            throw new InvalidInputException($"{folder} cannot be written: {error.Message}", error);
-        }
-        finally
-        {
-            if (Directory.Exists(partial)) Directory.Delete(partial, recursive: true);
-        }
+        NewFolder.Build(folder, fill);
     }
 
     private static Shard[] Plan(SyntheticPreset preset, DType dtype, long largestShard)
@@ -95,14 +75,6 @@ public static class SyntheticCheckpoint
         static Entry Plain(SyntheticTensor tensor) => new(tensor.Name, tensor);
     }
 
-    private static void RequireRoom(string target, long bytes)
-    {
-        string existing = target;
-        while (!Directory.Exists(existing)) existing = Path.GetDirectoryName(existing)!;
-        long free = new DriveInfo(existing).AvailableFreeSpace;
-        if (free < bytes) throw new InvalidInputException(string.Create(CultureInfo.InvariantCulture, $"The checkpoint takes {bytes / 1e9:F1} GB but only {free / 1e9:F1} GB are free at {existing}."));
-    }
-
     private static void WriteIndex(string folder, Shard[] shards)
     {
         Shard[] language = shards[..^1];
@@ -130,21 +102,9 @@ public static class SyntheticCheckpoint
         {
             File = file;
             Entries = entries;
-            string type = dtype switch { DType.Float32 => "F32", DType.Float16 => "F16", _ => "BF16" };
-            var text = new StringBuilder("{\"__metadata__\":{\"format\":\"pt\"}");
-            long offset = 0;
-            foreach (Entry entry in entries)
-            {
-                long end = offset + (entry.Tensor.ElementCount * dtype.SizeInBytes());
-                text.Append(CultureInfo.InvariantCulture, $",\"{entry.Name}\":{{\"dtype\":\"{type}\",\"shape\":[{string.Join(',', entry.Tensor.Shape)}],\"data_offsets\":[{offset},{end}]}}");
-                offset = end;
-            }
-            text.Append('}');
-            text.Append(' ', (8 - (text.Length % 8)) % 8); // keeps the data aligned, as the reference writer does
-            DataBytes = offset;
-            Header = new byte[8 + text.Length];
-            BitConverter.TryWriteBytes(Header, (long)text.Length);
-            Encoding.ASCII.GetBytes(text.ToString(), Header.AsSpan(8));
+            SafetensorsEntry[] all = [.. entries.Select(entry => new SafetensorsEntry(entry.Name, dtype, entry.Tensor.Shape))];
+            DataBytes = all.Sum(entry => entry.ByteLength);
+            Header = SafetensorsHeader.Build(all, [new("format", "pt")]);
         }
 
         public string File { get; }

@@ -96,6 +96,7 @@ public interface IBackend : IDisposable
     void Read(Tensor source, Span<float> destination);
 
     // ---- language model ----
+
     /// <summary>Runs one step: <paramref name="forward"/> calls the operations below with <paramref name="batch"/>. Whatever the step reads
     /// from the host lies in the batch, so a device can take it over at once and, for a repeatable step, replay what it recorded
     /// instead of calling <paramref name="forward"/>.</summary>
@@ -103,7 +104,8 @@ public interface IBackend : IDisposable
     /// <param name="repeatable">The caller's promise that <paramref name="forward"/> makes the same calls with the same matrices for
     /// every repeatable step of as many tokens; only the batch's contents differ.</param>
     /// <param name="forward">The step's operations.</param>
-    void RunStep(PagedBatch batch, bool repeatable, Action forward);
+    /// <param name="after">What follows them while the batch is still at hand, recorded in no case: choosing tokens.</param>
+    void RunStep(PagedBatch batch, bool repeatable, Action forward, Action? after = null);
 
     /// <summary>Forgets recorded steps: the matrices or pages that they used are gone or others will be used.</summary>
     void ForgetSteps() { }
@@ -111,6 +113,7 @@ public interface IBackend : IDisposable
     /// <summary>Looks up one row a token; rows of negative ids are left as they are (image features go there).
     /// output <c>[tokens, hidden_size]</c>.</summary>
     void EmbedTokens(EmbeddingTable table, PagedBatch batch, Tensor output);
+
     /// <summary>RMSNorm, query/key/value projection, RoPE on queries and keys, keys and values into the pages of
     /// <paramref name="layer"/>. input <c>[tokens, hidden_size]</c>, query <c>[tokens, heads * head_dim]</c>.</summary>
     void NormQkvRope(Tensor input, NormWeight norm, LinearWeight qkv, RopeParameters rope, PagedBatch batch, KvStorage kv, int layer, Tensor query, Workspace workspace);
@@ -126,6 +129,10 @@ public interface IBackend : IDisposable
     /// <summary>Final RMSNorm and lm_head of the batch's logit rows. hidden <c>[tokens, hidden_size]</c>,
     /// logits <c>[LogitCount, vocab_size]</c> Float32.</summary>
     void NormLogits(Tensor hidden, PagedBatch batch, NormWeight norm, LinearWeight head, Tensor logits, Workspace workspace);
+
+    /// <summary>Chooses tokens as the batch's <see cref="SamplingBatch"/> says, and puts them and the log-probabilities that are wanted there:
+    /// nothing else comes back to the host. logits <c>[rows, vocab_size]</c> Float32, a row for each of the batch's; they may be changed.</summary>
+    void Sample(Tensor logits, PagedBatch batch, Workspace workspace);
 
     /// <summary>Copies one page of all layers (copy-on-write of a shared page).</summary>
     void CopyKvBlock(KvStorage kv, int source, int destination);

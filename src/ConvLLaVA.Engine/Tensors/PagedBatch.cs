@@ -41,6 +41,9 @@ public sealed class PagedBatch
     /// <summary>Number of <see cref="LogitRows"/> in use.</summary>
     public int LogitCount { get; set; }
 
+    /// <summary>How tokens are chosen from the first of <see cref="LogitRows"/>; without rows when nobody wants any.</summary>
+    public SamplingBatch Sampling { get; } = new();
+
     /// <summary>True when every sequence decodes: one token each, none of them an image row, the logits of all wanted.</summary>
     public bool IsDecode
     {

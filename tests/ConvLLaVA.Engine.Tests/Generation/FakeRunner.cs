@@ -44,7 +44,7 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
         Interlocked.Increment(ref _encoded);
     }
 
-    public void Forward(StepPlan plan, Span<float> logits)
+    public void Forward(StepPlan plan)
     {
         Steps++;
         LargestStep = Math.Max(LargestStep, plan.TokenCount);
@@ -64,9 +64,7 @@ internal sealed class FakeRunner(int blocks, int blockSize) : IModelRunner
                 int block = plan.Batch.BlockTables[(s * plan.Batch.MaxBlocks) + (i / blockSize)];
                 context[i] = _memory[(block * blockSize) + (i % blockSize)];
             }
-            Span<float> row = logits.Slice(output++ * Vocabulary, Vocabulary);
-            row.Clear();
-            row[Next(context)] = 1;
+            plan.Batch.Sampling.Tokens[output++] = Next(context);
         }
     }
 

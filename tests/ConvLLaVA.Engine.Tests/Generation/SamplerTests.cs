@@ -1,4 +1,6 @@
+using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Tensors;
 using FsCheck;
 using FsCheck.Fluent;
 using Xunit;
@@ -92,9 +94,8 @@ public sealed class SamplerTests
         float[] flat = new float[1000];
         int[] Sequence(ulong seed)
         {
-            var sampler = new Sampler();
             var state = new SamplerState(seed);
-            return [.. Enumerable.Range(0, 30).Select(draw => sampler.Choose([.. flat], Sampling, state, out _))];
+            return [.. Enumerable.Range(0, 30).Select(draw => Choose([.. flat], Sampling, state, out _))];
         }
         Assert.Equal(Sequence(1), Sequence(1));
         Assert.NotEqual(Sequence(1), Sequence(2));
@@ -105,21 +106,20 @@ public sealed class SamplerTests
     public void Penalties_act_on_generated_tokens_only()
     {
         var state = new SamplerState(0);
-        var sampler = new Sampler();
         var options = Greedy with { RepetitionPenalty = 2 };
-        Assert.Equal(0, sampler.Choose([4, 3, -1], options, state, out _));
-        Assert.Equal(1, sampler.Choose([4, 3, -1], options, state, out _)); // 4 / 2
-        Assert.Equal(0, sampler.Choose([4, 3, -1], options, state, out _)); // 2 against 1.5
+        Assert.Equal(0, Choose([4, 3, -1], options, state, out _));
+        Assert.Equal(1, Choose([4, 3, -1], options, state, out _)); // 4 / 2
+        Assert.Equal(0, Choose([4, 3, -1], options, state, out _)); // 2 against 1.5
         float[] logits = [-1, -3, -3.5f];
-        sampler.Choose(logits, options, state, out _);
+        Choose(logits, options, state, out _);
         Assert.Equal([-2, -6, -3.5f], logits); // negative logits are multiplied
 
         state = new SamplerState(0);
-        state.Book(2);
-        state.Book(2);
-        state.Book(1);
+        state.Book(2, drawn: false);
+        state.Book(2, drawn: false);
+        state.Book(1, drawn: false);
         logits = [1, 1, 1];
-        sampler.Choose(logits, Greedy with { PresencePenalty = 0.5f, FrequencyPenalty = 0.25f }, state, out _);
+        Choose(logits, Greedy with { PresencePenalty = 0.5f, FrequencyPenalty = 0.25f }, state, out _);
         Assert.Equal([1, 0.25f, 0], logits);
     }
 
@@ -129,14 +129,14 @@ public sealed class SamplerTests
         float[] logits = [1, 3, 2, 0];
         double sum = logits.Sum(value => Math.Exp(value));
         var state = new SamplerState(9);
-        state.Book(1);
-        int chosen = new Sampler().Choose([.. logits], Sampling with { TopK = 1, RepetitionPenalty = 100, LogProbs = true, TopLogProbs = 3 }, state, out LogProbEntry? entry);
+        state.Book(1, drawn: false);
+        int chosen = Choose([.. logits], Sampling with { TopK = 1, RepetitionPenalty = 100, LogProbs = true, TopLogProbs = 3 }, state, out LogProbEntry? entry);
         Assert.Equal(2, chosen);
         Assert.Equal(2, entry!.Chosen.Id);
         Assert.Equal([1, 2, 0], entry.Top.Select(top => top.Id));
         foreach (TokenLogProb top in entry.Top) Assert.Equal(Math.Log(Math.Exp(logits[top.Id]) / sum), top.LogProb, 5);
         Assert.Equal(entry.Top[1], entry.Chosen);
-        new Sampler().Choose([.. logits], Greedy, new SamplerState(0), out entry);
+        Choose([.. logits], Greedy, new SamplerState(0), out entry);
         Assert.Null(entry);
     }
 
@@ -153,14 +153,57 @@ public sealed class SamplerTests
         }
     }
 
-    private static int Choose(float[] logits, GenerationOptions options, ulong seed = 0) => new Sampler().Choose([.. logits], options, new SamplerState(seed), out _);
+    [Theory]
+    [InlineData(1e-9f)] // 1 - top_p is 1
+    [InlineData(1e-7f)]
+    public void The_likeliest_stays_however_small_top_p_is(float topP)
+        => Assert.Equal([1], Draw([0, 1, 0.99f, 0.5f], Sampling with { TopP = topP }, 100).Distinct());
+
+    [Fact]
+    public void Rows_of_a_step_are_chosen_as_each_would_be_alone()
+    {
+        float[][] logits = [.. Enumerable.Range(0, 5).Select(row => Array.ConvertAll(new float[300], _ => 0f).Select((_, i) => MathF.Sin((i * (row + 3.7f)) + row)).ToArray())];
+        SamplingRow[] rows =
+        [
+            new(Greedy, State(1)), new(Sampling with { TopK = 40, TopP = 0.9f }, State(2)), new(Greedy with { RepetitionPenalty = 1.3f, LogProbs = true, TopLogProbs = 4 }, State(3)),
+            new(Sampling with { MinP = 0.1f, FrequencyPenalty = 0.2f }, State(4)), new(Greedy with { LogProbs = true }, State(5)),
+        ];
+        var sampler = new Sampler();
+        var batch = new SamplingBatch();
+        SamplingRows.Fill(batch, rows, 300);
+        for (int row = 0; row < rows.Length; row++) sampler.Choose([.. logits[row]], batch, row);
+        for (int row = 0; row < rows.Length; row++)
+        {
+            int expected = Choose([.. logits[row]], rows[row].Options, State((ulong)row + 1), out LogProbEntry? expectedEntry);
+            Assert.Equal(expected, SamplingRows.Take(batch, row, rows[row], out LogProbEntry? entry));
+            Assert.Equal(expectedEntry?.Chosen, entry?.Chosen);
+            Assert.Equal(expectedEntry?.Top, entry?.Top);
+        }
+
+        static SamplerState State(ulong seed)
+        {
+            var state = new SamplerState(seed);
+            for (int i = 0; i < 20; i++) state.Book((int)seed * i, drawn: i % 2 == 0);
+            return state;
+        }
+    }
+
+    private static int Choose(float[] logits, GenerationOptions options, ulong seed = 0) => Choose([.. logits], options, new SamplerState(seed), out _);
+
+    private static int Choose(float[] logits, GenerationOptions options, SamplerState state, out LogProbEntry? entry)
+    {
+        var batch = new SamplingBatch();
+        var row = new SamplingRow(options, state);
+        SamplingRows.Fill(batch, [row], logits.Length);
+        new Sampler().Choose(logits, batch, 0);
+        return SamplingRows.Take(batch, 0, row, out entry);
+    }
 
     private static int[] Draw(float[] logits, GenerationOptions options, int count)
     {
         options.Validate();
-        var sampler = new Sampler();
         var state = new SamplerState(17);
-        return [.. Enumerable.Range(0, count).Select(draw => sampler.Choose([.. logits], options, state, out _))];
+        return [.. Enumerable.Range(0, count).Select(draw => Choose([.. logits], options, state, out _))];
     }
 
     /// <summary>Hugging Face's warpers one after the other, in double precision: temperature, top-k, top-p, min-p, softmax.</summary>

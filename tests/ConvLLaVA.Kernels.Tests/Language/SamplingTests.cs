@@ -1,5 +1,6 @@
 using ConvLLaVA.Cuda;
-using ConvLLaVA.Engine.Generation;
+using ConvLLaVA.Engine.Cpu;
+using ConvLLaVA.Engine.Tensors;
 using Xunit;
 
 namespace ConvLLaVA.Kernels.Tests.Language;
@@ -67,17 +68,18 @@ public sealed class SamplingTests
         List<SamplingRule> rules = [];
         List<int> expected = [];
         var sampler = new Sampler();
+        var batch = new SamplingBatch();
         for (int row = 0; row < 240; row++)
         {
             logits.Add(Numbers.Normal(row, 400, scale: 2));
             rules.Add(new SamplingRule(row % 5 == 0 ? 0 : 0.5f + row % 3 * 0.4f, row % 4 == 0 ? 0 : 40, row % 3 == 0 ? 0.9f : 1, row % 7 == 0 ? 0.05f : 0, (ulong)row * 7919, (ulong)(row % 3)));
-            var state = new SamplerState(rules[row].Seed);
-            for (ulong draw = 0; draw < rules[row].Draws; draw++) state.NextUniform();
-            var options = new GenerationOptions { Temperature = rules[row].Temperature, TopK = rules[row].TopK, TopP = rules[row].TopP, MinP = rules[row].MinP };
-            expected.Add(sampler.Choose(logits[row].ToArray(), options, state, out _));
+            batch.Reset(1, 0, -1);
+            (batch.Temperatures[0], batch.TopK[0], batch.TopP[0], batch.MinP[0]) = (rules[row].Temperature, rules[row].TopK, rules[row].TopP, rules[row].MinP);
+            (batch.Seeds[0], batch.Draws[0], batch.Counted[0], batch.Wanted[0]) = (rules[row].Seed, rules[row].Draws, 0, -1);
+            sampler.Choose([.. logits[row]], batch, 0);
+            expected.Add(batch.Tokens[0]);
         }
         int[] tokens = Run(logits, rules, 256);
-        // The CPU adds floats, the device integers: a draw that falls within 1e-6 of a boundary may differ, and none of these does.
         Assert.Equal(expected, tokens);
     }
 
