@@ -8,6 +8,7 @@ namespace ConvLLaVA.Peers;
 internal static class Charts
 {
     private const int Width = 1100;
+    private const double LongestBar = 3;
     private static readonly Color[] Palette = [Color.FromHex("#1f6fb4"), Color.FromHex("#d9622b"), Color.FromHex("#3a9a4c"), Color.FromHex("#8a56b8"), Color.FromHex("#b23a48"), Color.FromHex("#6b6b6b"), Color.FromHex("#c29b1d")];
 
     /// <summary>Every operation over the flops it does for a byte, under what the machine allows.</summary>
@@ -19,8 +20,8 @@ internal static class Charts
         double ridge = Math.Log10(rates.FmaGflops / rates.ReadGbS);
         Line(plot, span.Left, Math.Log10(rates.ReadGbS) + span.Left, ridge, Math.Log10(rates.FmaGflops));
         Line(plot, ridge, Math.Log10(rates.FmaGflops), span.Right, Math.Log10(rates.FmaGflops));
-        Text(plot, $"fp32 multiply-adds: {rates.FmaGflops:F0} Gflop/s", 0.4, Math.Log10(rates.FmaGflops) + 0.06, Alignment.LowerLeft, -ridge);
-        Text(plot, $"reading memory: {rates.ReadGbS:F0} GB/s", -0.45, Math.Log10(rates.ReadGbS) - 0.45 + 0.22, Alignment.LowerLeft, 0);
+        Text(plot, $"fp32 multiply-adds: {rates.FmaGflops:F0} Gflop/s", ridge - 0.55, Math.Log10(rates.FmaGflops) + 0.04, Alignment.LowerLeft);
+        Text(plot, $"reading memory: {rates.ReadGbS:F0} GB/s", -0.35, Math.Log10(rates.ReadGbS) - 0.35, Alignment.LowerRight);
         string[] parts = [.. record.Operations.Select(operation => operation.Part).Distinct()];
         for (int i = 0; i < parts.Length; i++)
         {
@@ -48,28 +49,29 @@ internal static class Charts
         if (rows.Length == 0) return;
         string[] peers = [.. Comparison.Of(record).Select(row => row.Program).Distinct()];
         Plot plot = New("This engine's speed beside other programs on the same weights and threads", "times as fast", "");
-        double most = rows.Max(row => row.Ratio) * 1.12;
+        // One bar of ten would leave no room to read the others.
+        double longest = Math.Min(rows.Max(row => row.Ratio), LongestBar), most = longest * 1.12;
         for (int i = 0; i < rows.Length; i++)
         {
             Comparison row = rows[i];
             var bar = plot.Add.Bar(new Bar
             {
                 Position = i,
-                Value = row.Ratio,
+                Value = Math.Min(row.Ratio, longest),
                 Orientation = Orientation.Horizontal,
                 FillColor = Palette[Array.IndexOf(peers, row.Program) % Palette.Length],
                 LineWidth = 0,
                 Size = 0.7,
             });
             bar.Horizontal = true;
-            Text(plot, string.Create(CultureInfo.InvariantCulture, $"{row.Ratio:F2}"), row.Ratio + (most * 0.008), i, Alignment.MiddleLeft, 0);
+            Text(plot, string.Create(CultureInfo.InvariantCulture, $"{row.Ratio:F2}") + (row.Ratio > longest ? " …" : ""), Math.Min(row.Ratio, longest) + (most * 0.008), i, Alignment.MiddleLeft);
         }
-        var even = plot.Add.VerticalLine(1, 2, Colors.Black, LinePattern.Dashed);
-        even.LegendText = "equal";
+        plot.Add.VerticalLine(1, 2, Colors.Black, LinePattern.Dashed);
         plot.Axes.Left.TickGenerator = new NumericManual([.. rows.Select((row, i) => new Tick(i, $"{row.Work}, {row.Ours} / {row.Theirs}"))]);
         plot.Axes.Left.MajorTickStyle.Length = 0;
         plot.Axes.SetLimits(0, most, -0.6, rows.Length - 0.4);
         plot.HideGrid();
+        plot.HideLegend();
         plot.SavePng(path, Width, 110 + (34 * rows.Length));
     }
 
@@ -104,7 +106,7 @@ internal static class Charts
     private static Plot New(string title, string bottom, string left)
     {
         var plot = new Plot();
-        plot.Font.Set("DejaVu Sans");
+        plot.Font.Set(ChartFont.Name);
         plot.Title(title, 19);
         plot.XLabel(bottom, 15);
         if (left.Length > 0) plot.YLabel(left, 15);
@@ -123,11 +125,11 @@ internal static class Charts
         line.MarkerSize = 0;
     }
 
-    private static void Text(Plot plot, string text, double x, double y, Alignment alignment, double shift)
+    private static void Text(Plot plot, string text, double x, double y, Alignment alignment)
     {
-        var label = plot.Add.Text(text, x - shift, y);
+        var label = plot.Add.Text(text, x, y);
         label.LabelFontSize = 13;
-        label.LabelFontName = "DejaVu Sans";
+        label.LabelFontName = ChartFont.Name;
         label.LabelAlignment = alignment;
     }
 

@@ -10,6 +10,7 @@ internal static class ReportStage
     {
         string pictures = Path.Combine(options.Docs, "performance");
         Directory.CreateDirectory(pictures);
+        ChartFont.Load();
         Charts.Roofline(record, Path.Combine(pictures, "roofline.png"));
         Charts.Peers(record, Path.Combine(pictures, "peers.png"));
         Charts.Contexts(record, Path.Combine(pictures, "contexts.png"));
