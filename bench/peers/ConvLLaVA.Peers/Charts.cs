@@ -21,7 +21,7 @@ internal static class Charts
         Line(plot, span.Left, Math.Log10(rates.ReadGbS) + span.Left, ridge, Math.Log10(rates.FmaGflops));
         Line(plot, ridge, Math.Log10(rates.FmaGflops), span.Right, Math.Log10(rates.FmaGflops));
         Text(plot, $"fp32 multiply-adds: {rates.FmaGflops:F0} Gflop/s", ridge - 0.55, Math.Log10(rates.FmaGflops) + 0.04, Alignment.LowerLeft);
-        Text(plot, $"reading memory: {rates.ReadGbS:F0} GB/s", -0.35, Math.Log10(rates.ReadGbS) - 0.35, Alignment.LowerRight);
+        Text(plot, $"reading memory: {rates.ReadGbS:F0} GB/s", 0.1, Math.Log10(rates.ReadGbS) - 0.08, Alignment.UpperLeft);
         string[] parts = [.. record.Operations.Select(operation => operation.Part).Distinct()];
         for (int i = 0; i < parts.Length; i++)
         {
@@ -131,6 +131,7 @@ internal static class Charts
         label.LabelFontSize = 13;
         label.LabelFontName = ChartFont.Name;
         label.LabelAlignment = alignment;
+        label.LabelBackgroundColor = Colors.White;
     }
 
     private static NumericManual Decades(int from, int to)
