@@ -63,6 +63,12 @@ internal static class BenchCommand
                 Percent(row.Bytes > 0 ? row.PercentOfRead ?? row.PercentOfCopy : null), Percent(row.Flops > 0 ? row.PercentOfFma ?? row.PercentOfGemm : null));
         }
         table.WriteTo(Console.Out);
+        if (report.Memory is not { } memory) return;
+        var held = new TextTable("memory after one answer", "MiB");
+        foreach ((string owner, long bytes) in ((string, long)[])[("weights", memory.Weights), ("weights in mapped files", memory.MappedWeights), ("KV cache", memory.KvCache), ("workspace", memory.Workspace), ("image features", memory.ImageFeatures), ("all of these", memory.Ledger)])
+            held.Add(owner, Number(bytes / 1048576.0, "F1"));
+        if (memory.PeakResident is { } peak) held.Add($"peak resident ({Number(100.0 * peak / memory.Ledger, "F1")} %)", Number(peak / 1048576.0, "F1"));
+        held.WriteTo(Console.Out);
     }
 
     private static string Number(double value, string format) => value.ToString(format, CultureInfo.InvariantCulture);

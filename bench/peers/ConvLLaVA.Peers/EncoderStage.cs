@@ -9,7 +9,8 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
 {
     private const string Model = "synth:encoder-768";
     private const int Side = 768;
-    private const string Work = "encode 768";
+    /// <summary>What it is called in the record.</summary>
+    public const string Work = "encode 768";
     private static readonly byte[] Pixels = Noise(); // [768, 768, 3]
     private static readonly float[] Table = [.. Enumerable.Range(0, 768).Select(i => ((i % 256) - 127.5f) / 64)]; // [3, 256]
 

@@ -7,7 +7,12 @@ namespace ConvLLaVA.Peers;
 /// <summary>A photo of 12 megapixels made ready for the encoder: decoded, padded to a square, resized, normalised.</summary>
 internal sealed class ImageStage(PeerOptions options, PeerRecord record, Action<string> say)
 {
-    private const string Class = "8-bit samples";
+    /// <summary>What stands for the precision of weights.</summary>
+    public const string Class = "8-bit samples";
+
+    /// <summary>What all of it is called in the record.</summary>
+    public const string WholeWork = "photo to encoder input";
+
     private const string Ours = "this engine";
     private const string Theirs = "Pillow";
     private const int Side = 768;
@@ -26,7 +31,7 @@ internal sealed class ImageStage(PeerOptions options, PeerRecord record, Action<
         RgbImage decoded = ImageDecoder.Decode(file, path);
         var preprocessor = new ImagePreprocessor(Settings, options.Threads);
         float[] values = new float[3 * Side * Side]; // [3, 768, 768]
-        Hold("photo to encoder input", "prepare", path, () =>
+        Hold(WholeWork, "prepare", path, () =>
         {
             RgbImage tile = preprocessor.Prepare(ImageDecoder.Decode(File.ReadAllBytes(path), path)).Tiles[0];
             preprocessor.Normalization.Fill(tile.Pixels, values);

@@ -2,6 +2,7 @@ using System.Globalization;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Synthetic;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Peers;
@@ -14,8 +15,10 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
     private const int Prompt = 512;
     private const int Steps = 64;
     private const int MaxTokens = Prompt + Steps;
-    private static readonly string PrefillName = string.Create(CultureInfo.InvariantCulture, $"prefill {Prompt}");
-    private static readonly string DecodeName = string.Create(CultureInfo.InvariantCulture, $"decode {Steps}");
+    /// <summary>What prefill is called in the record.</summary>
+    public static readonly string PrefillName = string.Create(CultureInfo.InvariantCulture, $"prefill {Prompt}");
+    /// <summary>What decoding is called in the record.</summary>
+    public static readonly string DecodeName = string.Create(CultureInfo.InvariantCulture, $"decode {Steps}");
     private float[] _expected = [];
 
     /// <summary>What everybody is fed.</summary>
@@ -35,6 +38,14 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
             GgufFile.Write(path, Model, type, type);
         }
         return new LlamaCppModel(library, path, maxTokens, options.Threads, Vocabulary);
+    }
+
+    /// <summary>Bytes of weights that all decoding steps of a run read.</summary>
+    public static double DecodeBytes(double bytesPerWeight)
+    {
+        SyntheticPreset sizes = SyntheticName.Parse(Model).Preset;
+        long layer = (4L * sizes.HiddenSize * sizes.HiddenSize) + (3L * sizes.HiddenSize * sizes.IntermediateSize);
+        return bytesPerWeight * Steps * ((sizes.Layers * layer) + ((long)sizes.VocabularySize * sizes.HiddenSize));
     }
 
     public void Run()

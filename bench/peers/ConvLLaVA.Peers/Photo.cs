@@ -29,12 +29,12 @@ internal static class Photo
 
     private static uint Sample(float value) => (uint)Math.Clamp((int)(128 + (127 * value)), 0, 255);
 
-    /// <summary>Value noise, each octave at half the scale and not quite half the strength of the one before.</summary>
+    /// <summary>Value noise, each octave at half the scale and three fifths of the strength of the one before.</summary>
     private static float Noise(int x, int y, uint seed)
     {
         float sum = 0, strength = 0.5f;
         int cell = 512;
-        for (int octave = 0; octave < Octaves; octave++, cell /= 4, strength *= 0.45f)
+        for (int octave = 0; octave < Octaves; octave++, cell /= 4, strength *= 0.62f)
         {
             if (cell == 0) return sum + (strength * Lattice(x, y, seed + (uint)octave));
             float u = (x % cell) / (float)cell, v = (y % cell) / (float)cell;

@@ -18,6 +18,7 @@ try
             case "encoder": new EncoderStage(options, record, Say).Run(); break;
             case "llama": new LlamaStage(options, record, Say).Run(); break;
             case "context": new ContextStage(options, record, Say).Run(); break;
+            case "report": ReportStage.Run(options, record, Say); break;
             case "operations": new OperationStage(options, record, Say).Run(); break;
         }
         record.Date = DateTimeOffset.UtcNow;

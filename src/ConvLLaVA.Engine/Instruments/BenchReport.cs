@@ -39,4 +39,6 @@ public sealed record BenchCeilings(double CopyGbS, double GemmTflopS, double? Re
 /// <param name="ChecksPassed">Operations that agreed with the reference before anything was timed.</param>
 /// <param name="Ceilings">Measured in the same run.</param>
 /// <param name="Rows">The times.</param>
-public sealed record BenchReport(int Schema, DateTimeOffset Date, string Model, string Backend, string Dtype, string Engine, int ChecksPassed, BenchCeilings Ceilings, IReadOnlyList<BenchRow> Rows);
+/// <param name="Memory">Memory after loading and one answer, when loading was measured.</param>
+public sealed record BenchReport(int Schema, DateTimeOffset Date, string Model, string Backend, string Dtype, string Engine, int ChecksPassed, BenchCeilings Ceilings, IReadOnlyList<BenchRow> Rows,
+    BenchMemory? Memory = null);

@@ -35,6 +35,13 @@ public sealed class Benchmark
     /// <exception cref="ConvLlavaException">An operation gives wrong results, so that its times mean nothing.</exception>
     public async Task<BenchReport> RunAsync(CancellationToken cancellation = default)
     {
+        BenchMemory? memory = null;
+        string backend = "";
+        if (_plan.Kinds.Contains("load"))
+        {
+            _say($"loading {_plan.Model} as a program would, and answering once");
+            (memory, backend) = await LoadMeasurement.RunAsync(_plan.Model, _options, _rows, cancellation).ConfigureAwait(false);
+        }
         (DType type, SyntheticPreset sizes) = Describe(_plan.Model, _options);
         _plan = _plan.For(sizes.MaxPositions);
         // One step takes the longest prompt whole; pages are this benchmark's own, so the engine needs few.
@@ -54,24 +61,24 @@ public sealed class Benchmark
         _say("measuring copy bandwidth and matrix-product rate");
         _ceilings = MeasureCeilings(type, sizes, _options);
 
+        string[] kinds = [.. _plan.Kinds.Where(kind => kind != "load")];
+        if (kinds.Length == 0) return Report();
         _say($"loading {_plan.Model}");
-        long started = Stopwatch.GetTimestamp();
         await using ConvLlava engine = await ConvLlava.LoadAsync(_plan.Model, _options, null, cancellation).ConfigureAwait(false);
-        double loaded = Stopwatch.GetElapsedTime(started).TotalMilliseconds;
+        backend = engine.BackendName;
         using IDeviceTimer timer = InstrumentBackend.TimerOf(engine.Backend);
         var session = new BenchSession(engine, timer, _plan, _ceilings, _rows, _say, cancellation);
-        foreach (string kind in _plan.Kinds)
+        foreach (string kind in kinds)
         {
             cancellation.ThrowIfCancellationRequested();
-            if (kind == "load") _rows.Add(BenchRow.Of("load", new Timing(loaded, loaded, loaded, 1), engine.WeightBytes, 0, null));
-            else if (kind == "e2e") await EndToEndAsync(engine, cancellation).ConfigureAwait(false);
+            if (kind == "e2e") await EndToEndAsync(engine, cancellation).ConfigureAwait(false);
             else engine.Exclusive(() => session.Run(kind));
             Partial?.Invoke(Report());
         }
         return Report();
 
-        BenchReport Report() => new(1, DateTimeOffset.UtcNow, _plan.Model, engine.BackendName, type.Name(), typeof(Benchmark).Assembly.GetName().Version?.ToString(3) ?? "", checks.Count,
-            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond, _ceilings.ReadGigabytesPerSecond, _ceilings.FmaTeraflopsPerSecond), [.. _rows]);
+        BenchReport Report() => new(1, DateTimeOffset.UtcNow, _plan.Model, backend, type.Name(), typeof(Benchmark).Assembly.GetName().Version?.ToString(3) ?? "", checks.Count,
+            new BenchCeilings(_ceilings.CopyGigabytesPerSecond, _ceilings.GemmTeraflopsPerSecond, _ceilings.ReadGigabytesPerSecond, _ceilings.FmaTeraflopsPerSecond), [.. _rows], memory);
     }
 
     /// <summary>Measures what the device can do in the precision of a model.</summary>
