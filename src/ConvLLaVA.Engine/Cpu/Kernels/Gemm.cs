@@ -26,8 +26,8 @@ internal enum EpilogueKind
 /// <param name="OutputStride">Floats from one row to the next.</param>
 internal readonly record struct GemmCall(nint Input, int InputStride, int Rows, CpuLinear Weight, EpilogueKind Kind, nint Output, int OutputStride);
 
-/// <summary>The matrix product on one instruction set. The sums over k are cut every <see cref="KBlock"/> elements and before a
-/// remainder that does not fill a vector, wherever else the work is cut; a row's result so does not depend on how many
+/// <summary>The matrix product on one instruction set. The sums over k are cut into equal parts of at most <see cref="KBlock"/>
+/// elements, with what does not fill a vector behind them, wherever else the work is cut; a row's result so does not depend on how many
 /// rows come with it.</summary>
 internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd<V>
 {
@@ -55,7 +55,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     private const long WorthHandingOut = 100_000;
 
     /// <summary>Floats of scratch memory each worker needs: widened weights and sums.</summary>
-    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes;
+    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes + 6 * KBlock;
 
     /// <summary>Computes the product on all workers.</summary>
     public static void Run(WorkerPool pool, Scratch scratch, GemmCall call)
@@ -95,6 +95,13 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         }
     }
 
+    // Equal parts, because a short last one would pay for the sums across lanes with little work.
+    private static int PartOf(int whole)
+    {
+        int parts = (whole + KBlock - 1) / KBlock;
+        return parts <= 1 ? KBlock : Simd.RoundUp((whole + parts - 1) / parts);
+    }
+
     // Smaller blocks for small products, so that no worker is left without.
     private static (int Rows, int Columns) Blocks(int rows, int columns, int threads)
     {
@@ -117,7 +124,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     private static void Direct<TW>(in GemmCall call, int n0, int count, float* scratch) where TW : struct, IElement
     {
         CpuLinear weight = call.Weight;
-        int k = weight.InFeatures, whole = k & ~(Simd.Lanes - 1), tail = k - whole, stride = count + 4;
+        int k = weight.InFeatures, whole = k & ~(Simd.Lanes - 1), tail = k - whole, part = PartOf(whole), stride = count + 4;
         nint rowBytes = (nint)k * TW.Size;
         float* sums = scratch;                                      // [rows, stride]
         float* inputTail = sums + DirectRows * (DirectBlock + 4);   // [rows, 16]
@@ -132,10 +139,10 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 // Fewer than four rows left: one row as if it were four; the next one overwrites the columns too many.
                 int used = left >= 4 ? 4 : 1;
                 nint apart = used == 4 ? rowBytes : 0;
-                for (int k0 = 0; k0 < whole; k0 += KBlock)
+                for (int k0 = 0; k0 < whole; k0 += part)
                 {
                     GemmTile<V, S, TW>.Panel(call.Rows, (float*)call.Input + k0, call.InputStride, row + (nint)k0 * TW.Size, apart,
-                        Simd.Lanes * TW.Size, Math.Min(KBlock, whole - k0), sums + n, stride, k0 != 0);
+                        Simd.Lanes * TW.Size, Math.Min(part, whole - k0), sums + n, stride, k0 != 0);
                 }
                 if (tail != 0)
                 {
@@ -154,35 +161,40 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
 
     private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, float* scratch)
     {
-        int k = call.Weight.InFeatures, whole = k & ~(Simd.Lanes - 1);
+        int k = call.Weight.InFeatures, whole = k & ~(Simd.Lanes - 1), part = PartOf(whole);
         int stride = (count + 3) & ~3;
         float* panels = scratch;                                // [panels, steps, 4, 16]
         float* sums = panels + NBlock * KBlock;                 // [rows, stride]
         float* inputTail = sums + MBlock * NBlock;              // [rows, 16]
-        for (int k0 = 0; k0 < whole; k0 += KBlock)
+        float* inputPart = inputTail + (MBlock + NBlock) * Simd.Lanes; // [6, part]
+        for (int k0 = 0; k0 < whole; k0 += part)
         {
-            int length = Math.Min(KBlock, whole - k0);
+            int length = Math.Min(part, whole - k0);
             Pack(call.Weight, n0, count, k0, length, panels);
-            Multiply((float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, rows, panels, count, length, sums, stride, k0 != 0);
+            Multiply((float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, rows, panels, count, length, inputPart, sums, stride, k0 != 0);
         }
         if (whole != k)
         {
             Pack(call.Weight, n0, count, whole, k - whole, panels);
             PadTails(call, m0, rows, whole, inputTail);
-            Multiply(inputTail, Simd.Lanes, rows, panels, count, Simd.Lanes, sums, stride, whole != 0);
+            Multiply(inputTail, Simd.Lanes, rows, panels, count, Simd.Lanes, inputPart, sums, stride, whole != 0);
         }
         Epilogue(call, m0, rows, n0, count, sums, stride);
     }
 
-    // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride]
-    private static void Multiply(float* a, nint lda, int rows, float* panels, int count, int length, float* sums, nint stride, bool add)
+    // a [rows, lda], panels [count / 4, length / 16, 4, 16], near [6, length], sums [rows, stride]
+    private static void Multiply(float* a, nint lda, int rows, float* panels, int count, int length, float* near, float* sums, nint stride, bool add)
     {
-        // Six rows of input stay in the first-level cache while all panels pass by.
+        // Six rows of input stay in the first-level cache while all panels pass by. Where they come from they may lie whole
+        // pages apart, and would evict each other.
         for (int m = 0; m < rows; m += 6)
         {
+            int few = Math.Min(6, rows - m);
+            for (int i = 0; i < few; i++)
+                new ReadOnlySpan<float>(a + (m + i) * lda, length).CopyTo(new Span<float>(near + i * length, length));
             for (int n = 0; n < count; n += 4)
             {
-                GemmTile<V, S, Float32Element>.Panel(Math.Min(6, rows - m), a + m * lda, lda, (byte*)(panels + (nint)n * length),
+                GemmTile<V, S, Float32Element>.Panel(few, near, length, (byte*)(panels + (nint)n * length),
                     Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, sums + m * stride + n, stride, add);
             }
         }

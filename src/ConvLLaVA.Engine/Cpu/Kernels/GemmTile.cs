@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.Intrinsics;
 
 namespace ConvLLaVA.Engine.Cpu;
 
@@ -39,13 +38,6 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
         if (i < rows) Tile1x4(a + i * lda, w, rowBytes, stepBytes, k, c + i * ldc, add);
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Put(float* c, Vector128<float> sums, bool add)
-    {
-        if (add) sums = Vector128.Load(c) + sums;
-        sums.Store(c);
-    }
-
     [MethodImpl(Hot)]
     private static void Tile1x4(float* a, byte* w, nint rowBytes, nint stepBytes, int k, float* c, bool add)
     {
@@ -65,7 +57,7 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             a += Simd.Lanes;
             w += stepBytes;
         }
-        Put(c, S.Sum4(c00, c01, c02, c03), add);
+        Simd.Put(c, S.Sum4(c00, c01, c02, c03), add);
     }
 
     // Two columns at a time: eight 256-bit accumulators are what sixteen registers hold beside the operands.
@@ -78,8 +70,7 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
         }
         Tile2x2(a, lda, w, rowBytes, stepBytes, k, out V a0, out V a1, out V b0, out V b1);
         Tile2x2(a, lda, w + 2 * rowBytes, rowBytes, stepBytes, k, out V a2, out V a3, out V b2, out V b3);
-        Put(c, S.Sum4(a0, a1, a2, a3), add);
-        Put(c + ldc, S.Sum4(b0, b1, b2, b3), add);
+        S.PutSums2x4(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
     }
 
     [MethodImpl(Hot)]
@@ -129,8 +120,7 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             a += Simd.Lanes;
             w += stepBytes;
         }
-        Put(c, S.Sum4(c00, c01, c02, c03), add);
-        Put(c + ldc, S.Sum4(c10, c11, c12, c13), add);
+        S.PutSums2x4(c, ldc, add, c00, c01, c02, c03, c10, c11, c12, c13);
     }
 
     [MethodImpl(Hot)]
@@ -172,10 +162,7 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             b += Simd.Lanes;
             w += stepBytes;
         }
-        Put(c, S.Sum4(c00, c01, c02, c03), add);
-        Put(c + ldc, S.Sum4(c10, c11, c12, c13), add);
-        Put(c + 2 * ldc, S.Sum4(c20, c21, c22, c23), add);
-        Put(c + 3 * ldc, S.Sum4(c30, c31, c32, c33), add);
+        S.PutSums4x4(c, ldc, add, c00, c01, c02, c03, c10, c11, c12, c13, c20, c21, c22, c23, c30, c31, c32, c33);
     }
 
     [MethodImpl(Hot)]
@@ -229,11 +216,7 @@ internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struc
             b += Simd.Lanes;
             w += stepBytes;
         }
-        Put(c, S.Sum4(c00, c01, c02, c03), add);
-        Put(c + ldc, S.Sum4(c10, c11, c12, c13), add);
-        Put(c + 2 * ldc, S.Sum4(c20, c21, c22, c23), add);
-        Put(c + 3 * ldc, S.Sum4(c30, c31, c32, c33), add);
-        Put(c + 4 * ldc, S.Sum4(c40, c41, c42, c43), add);
-        Put(c + 5 * ldc, S.Sum4(c50, c51, c52, c53), add);
+        S.PutSums4x4(c, ldc, add, c00, c01, c02, c03, c10, c11, c12, c13, c20, c21, c22, c23, c30, c31, c32, c33);
+        S.PutSums2x4(c + 4 * ldc, ldc, add, c40, c41, c42, c43, c50, c51, c52, c53);
     }
 }

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace ConvLLaVA.Engine.Cpu;
@@ -56,6 +57,14 @@ internal unsafe interface ISimd<V> where V : struct
     /// <summary>The sums of four vectors, each through the tree of <see cref="Sum"/>.</summary>
     static abstract Vector128<float> Sum4(V a, V b, V c, V d);
 
+    /// <summary>Stores the sums of 4 x 4 vectors, each through the tree of <see cref="Sum"/>, or adds them to what is there. Letters
+    /// are rows, digits columns. c [4, ldc]</summary>
+    static abstract void PutSums4x4(float* c, nint ldc, bool add, V a0, V a1, V a2, V a3,
+        V b0, V b1, V b2, V b3, V c0, V c1, V c2, V c3, V d0, V d1, V d2, V d3);
+
+    /// <summary>The same for 2 x 4 vectors. c [2, ldc]</summary>
+    static abstract void PutSums2x4(float* c, nint ldc, bool add, V a0, V a1, V a2, V a3, V b0, V b1, V b2, V b3);
+
     /// <summary>The largest lane.</summary>
     static abstract float MaxAcross(V value);
 }
@@ -68,6 +77,23 @@ internal static unsafe class Simd
 
     /// <summary><paramref name="value"/> rounded up to whole vectors.</summary>
     public static int RoundUp(int value) => (value + Lanes - 1) & ~(Lanes - 1);
+
+    /// <summary>Stores four sums, or adds them to what is there.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Put(float* c, Vector128<float> sums, bool add)
+    {
+        if (add) sums = Vector128.Load(c) + sums;
+        sums.Store(c);
+    }
+
+    /// <summary><see cref="ISimd{V}.PutSums2x4"/> row by row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void PutRows<V, S>(float* c, nint ldc, bool add, V a0, V a1, V a2, V a3, V b0, V b1, V b2, V b3)
+        where V : struct where S : struct, ISimd<V>
+    {
+        Put(c, S.Sum4(a0, a1, a2, a3), add);
+        Put(c + ldc, S.Sum4(b0, b1, b2, b3), add);
+    }
 
     /// <summary>The first <paramref name="count"/> (1..15) lanes from memory, the others zero.</summary>
     public static V LoadPartial<V, S>(float* source, int count) where V : struct where S : struct, ISimd<V>

@@ -122,6 +122,18 @@ internal readonly unsafe struct Simd128 : ISimd<Quad128>
     public static Vector128<float> Sum4(Quad128 a, Quad128 b, Quad128 c, Quad128 d) => SumLanes4(Fold(a), Fold(b), Fold(c), Fold(d));
 
     [MethodImpl(Inline)]
+    public static void PutSums4x4(float* c, nint ldc, bool add, Quad128 a0, Quad128 a1, Quad128 a2, Quad128 a3,
+        Quad128 b0, Quad128 b1, Quad128 b2, Quad128 b3, Quad128 c0, Quad128 c1, Quad128 c2, Quad128 c3, Quad128 d0, Quad128 d1, Quad128 d2, Quad128 d3)
+    {
+        PutSums2x4(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+        PutSums2x4(c + 2 * ldc, ldc, add, c0, c1, c2, c3, d0, d1, d2, d3);
+    }
+
+    [MethodImpl(Inline)]
+    public static void PutSums2x4(float* c, nint ldc, bool add, Quad128 a0, Quad128 a1, Quad128 a2, Quad128 a3, Quad128 b0, Quad128 b1, Quad128 b2, Quad128 b3)
+        => Simd.PutRows<Quad128, Simd128>(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+
+    [MethodImpl(Inline)]
     public static float MaxAcross(Quad128 value)
         => MaxLanes(Vector128.Max(Vector128.Max(value.A, value.B), Vector128.Max(value.C, value.D)));
 

@@ -111,6 +111,18 @@ internal readonly unsafe struct Simd256 : ISimd<Pair256>
         => Simd128.SumLanes4(Fold(a), Fold(b), Fold(c), Fold(d));
 
     [MethodImpl(Inline)]
+    public static void PutSums4x4(float* c, nint ldc, bool add, Pair256 a0, Pair256 a1, Pair256 a2, Pair256 a3,
+        Pair256 b0, Pair256 b1, Pair256 b2, Pair256 b3, Pair256 c0, Pair256 c1, Pair256 c2, Pair256 c3, Pair256 d0, Pair256 d1, Pair256 d2, Pair256 d3)
+    {
+        PutSums2x4(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+        PutSums2x4(c + 2 * ldc, ldc, add, c0, c1, c2, c3, d0, d1, d2, d3);
+    }
+
+    [MethodImpl(Inline)]
+    public static void PutSums2x4(float* c, nint ldc, bool add, Pair256 a0, Pair256 a1, Pair256 a2, Pair256 a3, Pair256 b0, Pair256 b1, Pair256 b2, Pair256 b3)
+        => Simd.PutRows<Pair256, Simd256>(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+
+    [MethodImpl(Inline)]
     public static float MaxAcross(Pair256 value)
     {
         Vector256<float> eight = Vector256.Max(value.Low, value.High);

@@ -85,6 +85,47 @@ internal readonly unsafe struct Simd512 : ISimd<Vector512<float>>
     public static Vector128<float> Sum4(Vector512<float> a, Vector512<float> b, Vector512<float> c, Vector512<float> d)
         => Simd128.SumLanes4(Fold(a), Fold(b), Fold(c), Fold(d));
 
+    // Quarter q: the lanes of the q-th vector, l added to l + 8 and then to l + 4.
+    [MethodImpl(Inline)]
+    private static Vector512<float> Fold4(Vector512<float> a, Vector512<float> b, Vector512<float> c, Vector512<float> d)
+    {
+        Vector512<float> ab = Avx512F.Shuffle4x128(a, b, 0x44) + Avx512F.Shuffle4x128(a, b, 0xEE); // eight lanes each
+        Vector512<float> cd = Avx512F.Shuffle4x128(c, d, 0x44) + Avx512F.Shuffle4x128(c, d, 0xEE);
+        return Avx512F.Shuffle4x128(ab, cd, 0x88) + Avx512F.Shuffle4x128(ab, cd, 0xDD);
+    }
+
+    // Quarter by quarter: l added to l + 2, then the last two. Two sums of a, then two of b.
+    [MethodImpl(Inline)]
+    private static Vector512<float> Fold2(Vector512<float> a, Vector512<float> b) 
+        => Avx512F.UnpackLow(a.AsDouble(), b.AsDouble()).AsSingle() + Avx512F.UnpackHigh(a.AsDouble(), b.AsDouble()).AsSingle();
+
+    [MethodImpl(Inline)]
+    private static Vector512<float> Fold1(Vector512<float> ab, Vector512<float> cd) => Avx512F.Shuffle(ab, cd, 0x88) + Avx512F.Shuffle(ab, cd, 0xDD);
+
+    // All rows go through each step together: half the shuffles and additions of summing row by row.
+    [MethodImpl(Inline)]
+    public static void PutSums4x4(float* c, nint ldc, bool add, Vector512<float> a0, Vector512<float> a1, Vector512<float> a2, Vector512<float> a3,
+        Vector512<float> b0, Vector512<float> b1, Vector512<float> b2, Vector512<float> b3, Vector512<float> c0, Vector512<float> c1, Vector512<float> c2, Vector512<float> c3, Vector512<float> d0, Vector512<float> d1, Vector512<float> d2, Vector512<float> d3)
+    {
+        Vector512<float> rows = Fold1(Fold2(Fold4(a0, b0, c0, d0), Fold4(a1, b1, c1, d1)), Fold2(Fold4(a2, b2, c2, d2), Fold4(a3, b3, c3, d3)));
+        Simd.Put(c, rows.GetLower().GetLower(), add);
+        Simd.Put(c + ldc, rows.GetLower().GetUpper(), add);
+        Simd.Put(c + 2 * ldc, rows.GetUpper().GetLower(), add);
+        Simd.Put(c + 3 * ldc, rows.GetUpper().GetUpper(), add);
+    }
+
+    [MethodImpl(Inline)]
+    public static void PutSums2x4(float* c, nint ldc, bool add, Vector512<float> a0, Vector512<float> a1, Vector512<float> a2, Vector512<float> a3, Vector512<float> b0, Vector512<float> b1, Vector512<float> b2, Vector512<float> b3)
+    {
+        // Quarters: columns 0 and 2 of a, of b, then columns 1 and 3 of a, of b.
+        Vector512<float> pairs = Fold2(Fold4(a0, b0, a1, b1), Fold4(a2, b2, a3, b3));
+        pairs = Fold1(pairs, pairs);
+        Vector256<float> even = pairs.GetLower(), odd = pairs.GetUpper();
+        Vector256<float> rows = Avx.UnpackLow(even, odd);
+        Simd.Put(c, rows.GetLower(), add);
+        Simd.Put(c + ldc, rows.GetUpper(), add);
+    }
+
     [MethodImpl(Inline)]
     public static float MaxAcross(Vector512<float> value)
     {

@@ -115,6 +115,16 @@ internal readonly unsafe struct SimdScalar : ISimd<Lanes16>
     public static Vector128<float> Sum4(Lanes16 a, Lanes16 b, Lanes16 c, Lanes16 d)
         => Vector128.Create(Sum(a), Sum(b), Sum(c), Sum(d));
 
+    public static void PutSums4x4(float* c, nint ldc, bool add, Lanes16 a0, Lanes16 a1, Lanes16 a2, Lanes16 a3,
+        Lanes16 b0, Lanes16 b1, Lanes16 b2, Lanes16 b3, Lanes16 c0, Lanes16 c1, Lanes16 c2, Lanes16 c3, Lanes16 d0, Lanes16 d1, Lanes16 d2, Lanes16 d3)
+    {
+        PutSums2x4(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+        PutSums2x4(c + 2 * ldc, ldc, add, c0, c1, c2, c3, d0, d1, d2, d3);
+    }
+
+    public static void PutSums2x4(float* c, nint ldc, bool add, Lanes16 a0, Lanes16 a1, Lanes16 a2, Lanes16 a3, Lanes16 b0, Lanes16 b1, Lanes16 b2, Lanes16 b3)
+        => Simd.PutRows<Lanes16, SimdScalar>(c, ldc, add, a0, a1, a2, a3, b0, b1, b2, b3);
+
     public static float MaxAcross(Lanes16 value)
     {
         float max = value[0];
