@@ -18,6 +18,7 @@ try
             case "encoder": new EncoderStage(options, record, Say).Run(); break;
             case "llama": new LlamaStage(options, record, Say).Run(); break;
             case "context": new ContextStage(options, record, Say).Run(); break;
+            case "memory": new MemoryStage(options, record, Say).Run(); break;
             case "report": ReportStage.Run(options, record, Say); break;
             case "operations": new OperationStage(options, record, Say).Run(); break;
         }
@@ -26,7 +27,7 @@ try
     }
     return 0;
 }
-catch (Exception error) when (error is ConvLlavaException or IOException)
+catch (Exception error) when (error is ConvLlavaException or IOException or InvalidOperationException)
 {
     Console.Error.WriteLine(error.Message);
     return error is InvalidInputException ? 2 : 1;
