@@ -29,6 +29,6 @@ if [ $# -eq 0 ] || [[ " $* " == *" memory "* ]]; then
     if [ -n "$large" ] && [ ! -d "$large" ]; then "$program" synth --preset 7b-768 --dtype bfloat16 --out "$large"; fi
 fi
 name=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9\n' '-' | sed 's/-*$//')
-export DOTNET_TieredPGO=1 OMP_WAIT_POLICY=passive
+
 exec "$here/ConvLLaVA.Peers" --record "${PEERS_RECORD:-$root/bench/results/cpu-$name-$(date +%Y-%m-%d).json}" --docs "$root/docs" \
     ${llama:+--llama "$llama"} ${program:+--program "$program"} ${large:+--large "$large"} ${python:+--python "$python"} "$@"
