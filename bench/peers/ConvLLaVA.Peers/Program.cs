@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Peers;
 using TorchSharp;
@@ -16,7 +17,7 @@ try
         {
             Run(stage, options, record);
         }
-        catch (InvalidOperationException error)
+        catch (Exception error) when (error is InvalidOperationException or ExternalException)
         {
             // What the other stages find is worth having all the same.
             Console.Error.WriteLine($"The stage {stage} fails: {error.Message}");
