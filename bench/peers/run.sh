@@ -15,7 +15,20 @@ fi
 
 dotnet build -c Release -v q ConvLLaVA.Peers
 "${python:-python3}" fit_libstdcxx.py "$here/libLibTorchSharp.so"
+program= large=
+if [ $# -eq 0 ] || [[ " $* " == *" memory "* ]]; then
+    # A native program starts fastest; where it cannot be linked, the ordinary one is measured.
+    program=program/convllava
+    if ! dotnet publish ../../src/ConvLLaVA.Cli -c Release -r linux-x64 -p:PublishAot=true -p:IlcInstructionSet=native -o program -v q; then
+        echo "No native program: the memory stage runs the one that dotnet build makes." >&2
+        dotnet build -c Release -v q ../../src/ConvLLaVA.Cli
+        program=../../src/ConvLLaVA.Cli/bin/Release/net10.0/convllava
+    fi
+    # The large checkpoint takes 14 GB of disk; PEERS_LARGE names where it is or is to be written.
+    large=${PEERS_LARGE:-}
+    if [ -n "$large" ] && [ ! -d "$large" ]; then "$program" synth --preset 7b-768 --dtype bfloat16 --out "$large"; fi
+fi
 name=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9\n' '-' | sed 's/-*$//')
-export DOTNET_TieredPGO=1 OMP_WAIT_POLICY=passive
+
 exec "$here/ConvLLaVA.Peers" --record "${PEERS_RECORD:-$root/bench/results/cpu-$name-$(date +%Y-%m-%d).json}" --docs "$root/docs" \
-    ${llama:+--llama "$llama"} ${python:+--python "$python"} "$@"
+    ${llama:+--llama "$llama"} ${program:+--program "$program"} ${large:+--large "$large"} ${python:+--python "$python"} "$@"

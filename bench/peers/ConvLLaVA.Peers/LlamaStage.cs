@@ -10,8 +10,7 @@ namespace ConvLLaVA.Peers;
 /// <summary>Prefill of 512 tokens and 64 decoding steps after it, in four layers as wide as the published model's.</summary>
 internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<string> say)
 {
-    private const string Model = "synth:llama-4l";
-    private const int Vocabulary = 32000;
+    private const int SmallestVocabulary = 8000;
     private const int Prompt = 512;
     private const int Steps = 64;
     private const int MaxTokens = Prompt + Steps;
@@ -22,28 +21,29 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
     private float[] _expected = [];
 
     /// <summary>What everybody is fed.</summary>
-    public static int[] Tokens { get; } = [.. Enumerable.Range(0, MaxTokens).Select(t => (int)((t * 7919L + 11) % Vocabulary))];
+    public static int[] Tokens { get; } = [.. Enumerable.Range(0, MaxTokens).Select(t => (int)((t * 7919L + 11) % SmallestVocabulary))];
 
     /// <summary>This engine's model, with its precision from <paramref name="load"/>.</summary>
     public static EngineLlama Open(PeerOptions options, LoadOptions load, int maxTokens)
-        => new(Model, load with { Device = Device.Cpu, Threads = options.Threads, MaxSequences = 1, KvCacheTokens = 16 }, maxTokens);
+        => new(options.Model, load with { Device = Device.Cpu, Threads = options.Threads, MaxSequences = 1, KvCacheTokens = 16 }, maxTokens);
 
     /// <summary>llama.cpp's model in that format; its file is written if it is not there yet.</summary>
     public static LlamaCppModel OpenPeer(PeerOptions options, LlamaCpp library, GgufType type, string name, int maxTokens, Action<string> say)
     {
-        string path = Path.Combine(options.WorkFolder, $"llama-4l-{name}.gguf");
+        SyntheticPreset sizes = SyntheticName.Parse(options.Model).Preset;
+        string path = Path.Combine(options.WorkFolder, $"{sizes.Name}-{name}.gguf");
         if (!File.Exists(path))
         {
             say($"  writing {path}");
-            GgufFile.Write(path, Model, type, type);
+            GgufFile.Write(path, options.Model, type, type);
         }
-        return new LlamaCppModel(library, path, maxTokens, options.Threads, Vocabulary);
+        return new LlamaCppModel(library, path, maxTokens, options.Threads, sizes.VocabularySize);
     }
 
     /// <summary>Bytes of weights that all decoding steps of a run read.</summary>
     public static double DecodeBytes(double bytesPerWeight)
     {
-        SyntheticPreset sizes = SyntheticName.Parse(Model).Preset;
+        SyntheticPreset sizes = SyntheticPreset.Get(PeerOptions.PublishedWidth);
         long layer = (4L * sizes.HiddenSize * sizes.HiddenSize) + (3L * sizes.HiddenSize * sizes.IntermediateSize);
         return bytesPerWeight * Steps * ((sizes.Layers * layer) + ((long)sizes.VocabularySize * sizes.HiddenSize));
     }
@@ -72,7 +72,7 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
     private (string, Func<ILanguageModel>) Ours(QuantFormat format)
         => ("this engine " + Short(format), () => Open(options, new LoadOptions { Quantize = new QuantOptions(format, LmHead: true) }, MaxTokens));
 
-    private static (string, Func<ILanguageModel>) Torch(DType type) => ("libtorch " + Short(type), () => new TorchLlama(Model, type, MaxTokens));
+    private (string, Func<ILanguageModel>) Torch(DType type) => ("libtorch " + Short(type), () => new TorchLlama(options.Model, type, MaxTokens));
 
     private (string, Func<ILanguageModel>)? Peer(LlamaCpp? library, GgufType type, string name)
         => library is null ? null : ("llama.cpp " + name, () => OpenPeer(options, library, type, name, MaxTokens, say));

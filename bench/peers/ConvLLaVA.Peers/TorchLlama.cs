@@ -60,7 +60,7 @@ internal sealed class TorchLlama : ILanguageModel
             Tensor key = Rotate(Heads(Linear(normed, layer + "self_attn.k_proj.weight"), count), cos, sin);
             _keys[i].narrow(2, _context, count).copy_(key);
             _values[i].narrow(2, _context, count).copy_(Heads(Linear(normed, layer + "self_attn.v_proj.weight"), count));
-            Tensor attended = F.scaled_dot_product_attention(query, _keys[i].narrow(2, 0, end), _values[i].narrow(2, 0, end), is_casual: count > 1);
+            Tensor attended = F.scaled_dot_product_attention(query, PerQuery(_keys[i].narrow(2, 0, end)), PerQuery(_values[i].narrow(2, 0, end)), is_casual: count > 1);
             hidden = hidden + Linear(attended.transpose(1, 2).reshape(count, -1), layer + "self_attn.o_proj.weight");
             normed = Norm(hidden, layer + "post_attention_layernorm.weight");
             Tensor gated = F.silu(Linear(normed, layer + "mlp.gate_proj.weight")) * Linear(normed, layer + "mlp.up_proj.weight");
@@ -84,6 +84,9 @@ internal sealed class TorchLlama : ILanguageModel
         Tensor wide = input.to(ScalarType.Float32);
         return (wide * rsqrt(wide.square().mean([-1], keepdim: true) + Epsilon)).to(input.dtype) * _weights[weight];
     }
+
+    /// <summary>A head for each of the queries', where several share one.</summary>
+    private Tensor PerQuery(Tensor heads) => _sizes.Heads == _sizes.KeyValueHeads ? heads : heads.repeat_interleave(_sizes.Heads / _sizes.KeyValueHeads, 1);
 
     private Tensor Heads(Tensor projected, long count) => projected.view(1, count, -1, _sizes.HeadDim).transpose(1, 2);
 
