@@ -135,7 +135,7 @@ public sealed class StreamTests : IDisposable
     private static GpuKernels Kernels(GpuBackend gpu)
     {
         var shape = new KernelShape(DType.Float32, 8, 4, 4, 16, 1, false, 90);
-        return new GpuKernels(gpu.Stream, shape, shape.All(), gpu.Compiler.Build(shape.All()), gpu.Compiler.Rebuild);
+        return new GpuKernels(gpu.Stream, shape, shape.All(), gpu.Compiler.Build(shape.All()), [], gpu.Compiler.Rebuild);
     }
 
     private sealed class Nobody : IGpuObserver
