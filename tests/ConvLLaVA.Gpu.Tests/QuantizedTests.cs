@@ -37,7 +37,7 @@ public sealed class QuantizedTests : IDisposable
     [Theory]
     [MemberData(nameof(Formats))]
     public async Task Every_tensor_is_that_of_what_the_codes_stand_for(QuantFormat format)
-        => await Compare(Path.Combine(Fixture.Models, "grouped-queries"), Fixture.Case("grouped-queries").Request, new QuantOptions(format, Vision: true, LmHead: true), 12);
+        => await Compare(Path.Combine(Fixture.Models, "embedded"), Fixture.WithPicture(), new QuantOptions(format, Vision: true, LmHead: true), 12);
 
     [Theory]
     [InlineData(QuantFormat.Q4)]
@@ -118,13 +118,18 @@ public sealed class QuantizedTests : IDisposable
     /// <summary>Writes a checkpoint whose covered matrices are what the codes of <paramref name="quantize"/> stand for.</summary>
     private static void Decode(string folder, string destination, QuantOptions quantize)
     {
-        Directory.CreateDirectory(destination);
-        foreach (string path in Directory.EnumerateFiles(folder).Where(path => !path.EndsWith(".safetensors", StringComparison.Ordinal))) File.Copy(path, Path.Combine(destination, Path.GetFileName(path)));
         int changed = 0;
-        foreach (string path in Directory.EnumerateFiles(folder, "*.safetensors"))
+        foreach (string path in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories))
         {
+            string copy = Path.Combine(destination, Path.GetRelativePath(folder, path));
+            Directory.CreateDirectory(Path.GetDirectoryName(copy)!);
+            if (!path.EndsWith(".safetensors", StringComparison.Ordinal))
+            {
+                File.Copy(path, copy);
+                continue;
+            }
             using SafetensorsFile source = SafetensorsFile.Open(path);
-            using var writer = new SafetensorsWriter(Path.Combine(destination, Path.GetFileName(path)));
+            using var writer = new SafetensorsWriter(copy);
             foreach ((string name, WeightTensor tensor) in source.Tensors)
             {
                 int vision = name.IndexOf("stages.", StringComparison.Ordinal);
