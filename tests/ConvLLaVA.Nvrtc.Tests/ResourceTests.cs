@@ -17,7 +17,7 @@ public sealed class ResourceTests
 
     [Theory]
     [MemberData(nameof(Architectures))]
-    public void Every_specialisation_compiles_clean_and_takes_what_the_table_says(string architecture) => Check(architecture, Specialisations.For(architecture));
+    public void Every_specialisation_compiles_clean_and_takes_what_the_table_says(string architecture) => Check(architecture, [.. Specialisations.For(architecture), .. Specialisations.Quantised(architecture)]);
 
     /// <summary>The same with the other major, in a process of its own.</summary>
     [Fact]

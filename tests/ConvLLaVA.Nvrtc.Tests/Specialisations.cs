@@ -50,6 +50,20 @@ internal static partial class Specialisations
         return [.. specs.Distinct()];
     }
 
+    /// <summary>Kernels of quantised weights, in every form: the largest batch, which needs most registers, and on two architectures the smallest
+    /// too and the other products.</summary>
+    public static IReadOnlyList<KernelSpec> Quantised(string architecture)
+    {
+        var shape = new KernelShape(architecture == "sm_75" ? DType.Float16 : DType.BFloat16, 128, 32, 32, 16, 16, false, Number(architecture));
+        return [.. Enumerable.Range(1, 6).SelectMany(weights => (KernelSpec[])
+        [
+            shape.Dequantise(weights), shape.Gemv(8, true, GemvEpilogue.SwiGlu, weights),
+            .. architecture is "sm_80" or "sm_90a"
+                ? (KernelSpec[])[shape.GemvQkv(8, weights), shape.Gemv(8, false, GemvEpilogue.Add, weights), shape.Gemv(1, true, GemvEpilogue.SwiGlu, weights), shape.Gemv(1, false, GemvEpilogue.Add, weights)]
+                : [],
+        ])];
+    }
+
     /// <summary>Compiles <paramref name="specs"/>, on all cores; what a test of this process has compiled is not compiled again.</summary>
     public static IReadOnlyList<CompiledSpec> Compile(IReadOnlyList<KernelSpec> specs, string architecture)
     {

@@ -57,7 +57,7 @@ public sealed partial class GpuBackend : IBackend
             _stream = Kept(new GpuStream(_context, _faults, overlap: device.Architecture >= 90));
             _transfer = Kept(new PinnedPair(_stream, ReadBytes));
             _arena = Kept(new WeightArena(_stream, _memory));
-            _binder = new WeightBinder(_arena, options.Type);
+            _binder = new WeightBinder(_arena, options.Type, options.DequantisedBytes);
             _step = Kept(new StepArrays(_stream, _memory, _shape));
             _ropes = Kept(new RopeTables(_stream, _memory));
             _graphs = Kept(new DecodeGraphs(_stream, options.Logger));

@@ -50,6 +50,9 @@ public sealed record GpuOptions
     /// <summary>Folder of compiled kernels; null looks at <c>CONVLLAVA_KERNEL_CACHE</c> and then takes the user's cache folder.</summary>
     public string? KernelCache { get; init; }
 
+    /// <summary>Bytes that a tile of a quantised matrix may take in the storage type, ahead of a product of many rows.</summary>
+    internal long DequantisedBytes { get; init; } = WeightBinder.DefaultScratchBytes;
+
     /// <summary>Receives messages.</summary>
     public ILogger Logger { get; init; } = NullLogger.Instance;
 }

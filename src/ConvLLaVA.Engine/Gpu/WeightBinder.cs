@@ -4,9 +4,10 @@ using ConvLLaVA.Engine.Tensors;
 namespace ConvLLaVA.Engine.Gpu;
 
 /// <summary>Binds checkpoint tensors: checks their shapes and plans what of them goes where on the device, in which type and order.</summary>
-internal sealed class WeightBinder(WeightArena arena, DType type)
+internal sealed class WeightBinder(WeightArena arena, DType type, long scratchBytes = WeightBinder.DefaultScratchBytes)
 {
-    private const long ScratchBytes = 64 << 20;
+    /// <summary>Room to turn quantised weights into others in: enough rows of a 7B model for a full product.</summary>
+    public const long DefaultScratchBytes = 64 << 20;
 
     /// <inheritdoc cref="IBackend.LoadLinear"/>
     public GpuLinear LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias, WeightTensor? scale)
@@ -91,7 +92,7 @@ internal sealed class WeightBinder(WeightArena arena, DType type)
     /// <summary>Rows of a quantised matrix that are turned into <see cref="DType"/> together for a product of many rows.</summary>
     public int TileRows(int rows, int inFeatures)
     {
-        int most = (int)Math.Max(1, ScratchBytes / ((long)inFeatures * type.SizeInBytes()));
+        int most = (int)Math.Max(1, scratchBytes / ((long)inFeatures * type.SizeInBytes()));
         return Math.Min(rows, most > 256 ? most / 256 * 256 : most);
     }
 
