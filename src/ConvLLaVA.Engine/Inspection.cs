@@ -62,7 +62,7 @@ public sealed record Inspection(LlavaConfig Config, VisionConfig Vision, string 
         DType type = Backends.GpuType(options, checkpoint);
         int rows = Math.Min(options.MaxSequences, options.MaxStepTokens);
         using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, rows, options.Deterministic, 90));
-        var model = new LlavaModel(planner, checkpoint, name => Unread(checkpoint.Get(name)), name => Unread(checkpoint.GetVision(name)));
+        var model = new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
         int padded = planner.PaddedDecodeRows(rows);
         long workspace = model.PlanWorkspace(height, width, Math.Max(options.MaxStepTokens, padded), Math.Max(options.MaxSequences, padded));
         return new GpuInspection(type, planner.WeightBytes, workspace, ModelRunner.KvBytesPerToken(config, type));
