@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures this engine beside libtorch, ONNX Runtime, llama.cpp and Pillow on this machine's CPU, and writes docs/performance.md with its
+# Measures this engine beside libtorch, llama.cpp and Pillow on this machine's CPU, and writes docs/performance.md with its
 # pictures and the record under bench/results. Stages can be named to run them alone; see bench/README.md.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -19,7 +19,8 @@ program= large=
 if [ $# -eq 0 ] || [[ " $* " == *" memory "* ]]; then
     # A native program starts fastest; where it cannot be linked, the ordinary one is measured.
     program=program/convllava
-    if ! dotnet publish ../../src/ConvLLaVA.Cli -c Release -r linux-x64 -p:PublishAot=true -p:IlcInstructionSet=native -o program -v q; then
+    linker=(); command -v clang >/dev/null || linker=(-p:CppCompilerAndLinker=gcc)
+    if ! dotnet publish ../../src/ConvLLaVA.Cli -c Release -r linux-x64 -p:PublishAot=true -p:PackAsTool=false "${linker[@]}" -o program -v q; then
         echo "No native program: the memory stage runs the one that dotnet build makes." >&2
         dotnet build -c Release -v q ../../src/ConvLLaVA.Cli
         program=../../src/ConvLLaVA.Cli/bin/Release/net10.0/convllava
