@@ -10,7 +10,7 @@ public sealed partial class SassTests
     /// <summary>(kernel, instruction, at least so many).</summary>
     private static readonly (string Kernel, string Instruction, int Least)[] Promises =
     [
-        ("gemv", @"LDG\S*\.128", 16), ("gemv_qkv", @"LDG\S*\.128", 16), ("depthwise_norm", @"LDG\S*\.128", 28), ("depthwise_norm", @"STG\S*\.128", 2),
+        ("gemv", @"LDG\S*\.128", 16), ("gemv_qkv", @"LDG\S*\.128", 16), ("dequantise", @"LDG\S*\.128", 1), ("dequantise", @"STG\S*\.128", 2), ("depthwise_norm", @"LDG\S*\.128", 28), ("depthwise_norm", @"STG\S*\.128", 2),
         ("layer_norm", @"LDG\S*\.128", 4), ("norm_gather", @"LDG\S*\.128", 4), ("rms_norm", @"LDG\S*\.128", 2), ("gather_rms_norm", @"LDG\S*\.128", 2),
         ("bias_activation", @"LDG\S*\.128", 1), ("bias_activation", @"STG\S*\.128", 1), ("gather_patches", @"STG\S*\.128", 1),
         ("attention_decode", @"LDG\S*\.128", 8), ("attention_prefill", @"LDGSTS\S*\.128", 4), ("attention_prefill", "HMMA", 16), ("attention_prefill", "LDSM", 8),
@@ -29,7 +29,7 @@ public sealed partial class SassTests
         }
         string[] names = [.. Promises.Select(promise => promise.Kernel).Distinct()];
         IReadOnlyList<CompiledSpec> compiled = Specialisations.Compile(
-            [.. Specialisations.For(architecture).Where(spec => names.Any(name => spec.File == name + ".cu") || spec.File == "rms_norm.cu")], architecture);
+            [.. Specialisations.For(architecture).Where(spec => names.Any(name => spec.File == name + ".cu") || spec.File == "rms_norm.cu"), .. Specialisations.Quantised(architecture)], architecture);
         var missing = new List<string>();
         var seen = new HashSet<string>();
         foreach (CompiledSpec spec in compiled)
