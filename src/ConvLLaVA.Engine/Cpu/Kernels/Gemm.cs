@@ -55,7 +55,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     private const long WorthHandingOut = 100_000;
 
     /// <summary>Floats of scratch memory each worker needs: widened weights and sums.</summary>
-    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes + 6 * KBlock;
+    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes;
 
     /// <summary>Computes the product on all workers.</summary>
     public static void Run(WorkerPool pool, Scratch scratch, GemmCall call)
@@ -166,35 +166,30 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         float* panels = scratch;                                // [panels, steps, 4, 16]
         float* sums = panels + NBlock * KBlock;                 // [rows, stride]
         float* inputTail = sums + MBlock * NBlock;              // [rows, 16]
-        float* inputPart = inputTail + (MBlock + NBlock) * Simd.Lanes; // [6, part]
         for (int k0 = 0; k0 < whole; k0 += part)
         {
             int length = Math.Min(part, whole - k0);
             Pack(call.Weight, n0, count, k0, length, panels);
-            Multiply((float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, rows, panels, count, length, inputPart, sums, stride, k0 != 0);
+            Multiply((float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, rows, panels, count, length, sums, stride, k0 != 0);
         }
         if (whole != k)
         {
             Pack(call.Weight, n0, count, whole, k - whole, panels);
             PadTails(call, m0, rows, whole, inputTail);
-            Multiply(inputTail, Simd.Lanes, rows, panels, count, Simd.Lanes, inputPart, sums, stride, whole != 0);
+            Multiply(inputTail, Simd.Lanes, rows, panels, count, Simd.Lanes, sums, stride, whole != 0);
         }
         Epilogue(call, m0, rows, n0, count, sums, stride);
     }
 
-    // a [rows, lda], panels [count / 4, length / 16, 4, 16], near [6, length], sums [rows, stride]
-    private static void Multiply(float* a, nint lda, int rows, float* panels, int count, int length, float* near, float* sums, nint stride, bool add)
+    // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride]
+    private static void Multiply(float* a, nint lda, int rows, float* panels, int count, int length, float* sums, nint stride, bool add)
     {
-        // Six rows of input stay in the first-level cache while all panels pass by. Where they come from they may lie whole
-        // pages apart, and would evict each other.
+        // Six rows of input stay in the first-level cache while all panels pass by.
         for (int m = 0; m < rows; m += 6)
         {
-            int few = Math.Min(6, rows - m);
-            for (int i = 0; i < few; i++)
-                new ReadOnlySpan<float>(a + (m + i) * lda, length).CopyTo(new Span<float>(near + i * length, length));
             for (int n = 0; n < count; n += 4)
             {
-                GemmTile<V, S, Float32Element>.Panel(few, near, length, (byte*)(panels + (nint)n * length),
+                GemmTile<V, S, Float32Element>.Panel(Math.Min(6, rows - m), a + m * lda, lda, (byte*)(panels + (nint)n * length),
                     Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, sums + m * stride + n, stride, add);
             }
         }

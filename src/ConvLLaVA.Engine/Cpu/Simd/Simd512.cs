@@ -96,7 +96,7 @@ internal readonly unsafe struct Simd512 : ISimd<Vector512<float>>
 
     // Quarter by quarter: l added to l + 2, then the last two. Two sums of a, then two of b.
     [MethodImpl(Inline)]
-    private static Vector512<float> Fold2(Vector512<float> a, Vector512<float> b) 
+    private static Vector512<float> Fold2(Vector512<float> a, Vector512<float> b)
         => Avx512F.UnpackLow(a.AsDouble(), b.AsDouble()).AsSingle() + Avx512F.UnpackHigh(a.AsDouble(), b.AsDouble()).AsSingle();
 
     [MethodImpl(Inline)]
