@@ -21,7 +21,10 @@ internal sealed unsafe class NativeBlock : MemoryBlock
         try
         {
             // Page alignment: a workspace aligned more strictly than a cache line costs nothing.
-            _data = (nint)NativeMemory.AlignedAlloc((nuint)Math.Max(bytes, 1), 4096);
+            // Keys and values take small pages: most of them are never touched, and a huge page would be held whole.
+            bool huge = owner != MemoryOwner.KvCache && bytes >= MappedPages.HugePage;
+            _data = (nint)NativeMemory.AlignedAlloc((nuint)Math.Max(bytes, 1), huge ? MappedPages.HugePage : (nuint)4096);
+            if (huge) MappedPages.PreferHuge(_data, bytes);
         }
         catch (OutOfMemoryException inner)
         {
