@@ -143,6 +143,26 @@ public sealed class PagedAttentionTests
         Assert.Equal(aloneA.Skip(38 * width), later.Skip(13 * width));
     }
 
+    [Theory, MemberData(nameof(Paths))]
+    public void ContextsOfSeveralSteps_AgreeWithReferenceAndWithPieces(CpuPath path)
+    {
+        using var bench = new Workbench(path);
+        // The softmax advances by 128 positions, by the whole pages that fit, or by a page that is longer.
+        foreach ((int headDim, int blockSize) in new[] { (80, 16), (64, 24), (16, 150) })
+        {
+            var layer = new Layer(bench, 2, 1, headDim, blockSize);
+            using KvStorage kv = layer.Kv;
+            float[] tokens = layer.Tokens(1, 290);
+            int[] table = [.. Enumerable.Range(0, 30).Select(i => 59 - 2 * i)], other = [.. table.Select(i => i - 1)];
+            float[] whole = layer.Step((tokens, 0, 290, table));
+            double error = Workbench.Error(whole, layer.Expected(tokens, 0, 290));
+            Assert.True(error < 3e-6, $"heads of {headDim}, pages of {blockSize}: {error}");
+            float[] pieces = [.. layer.Step((tokens, 0, 127, other)), .. layer.Step((tokens, 127, 128, other)), .. layer.Step((tokens, 128, 129, other)),
+                .. layer.Step((tokens, 129, 289, other)), .. layer.Step((tokens, 289, 290, other))];
+            Assert.Equal(whole, pieces);
+        }
+    }
+
     [Fact]
     public void PathsAndThreads_GiveTheSameBits()
     {
