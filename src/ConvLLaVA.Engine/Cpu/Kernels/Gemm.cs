@@ -70,7 +70,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 return;
             }
             var direct = new DirectWork(call, scratch);
-            pool.Run(columns, DirectBlock, ref direct);
+            pool.RunInShares(columns, DirectBlock, ref direct);
             return;
         }
         (int rowBlock, int columnBlock) = Blocks(call.Rows, columns, pool.Threads);
@@ -148,7 +148,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 {
                     for (int i = 0; i < 4; i++)
                         S.Store(weightTail + i * Simd.Lanes, TW.LoadPartial<V, S>(row + i * apart + (nint)whole * TW.Size, tail));
-                    GemmTile<V, S, Float32Element>.Panel(call.Rows, inputTail, Simd.Lanes, (byte*)weightTail, Simd.Lanes * sizeof(float),
+                    GemmTile<V, S, PackedElement>.Panel(call.Rows, inputTail, Simd.Lanes, (byte*)weightTail, Simd.Lanes * sizeof(float),
                         0, Simd.Lanes, sums + n, stride, whole != 0);
                 }
                 row += used * rowBytes;
@@ -189,7 +189,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         {
             for (int n = 0; n < count; n += 4)
             {
-                GemmTile<V, S, Float32Element>.Panel(Math.Min(6, rows - m), a + m * lda, lda, (byte*)(panels + (nint)n * length),
+                GemmTile<V, S, PackedElement>.Panel(Math.Min(6, rows - m), a + m * lda, lda, (byte*)(panels + (nint)n * length),
                     Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, sums + m * stride + n, stride, add);
             }
         }

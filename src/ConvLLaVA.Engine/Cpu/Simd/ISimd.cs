@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace ConvLLaVA.Engine.Cpu;
 
@@ -77,6 +78,16 @@ internal static unsafe class Simd
 
     /// <summary><paramref name="value"/> rounded up to whole vectors.</summary>
     public static int RoundUp(int value) => (value + Lanes - 1) & ~(Lanes - 1);
+
+    /// <summary>Bytes of a cache line.</summary>
+    public const int CacheLine = 64;
+
+    /// <summary>Fetches a line into the second-level cache. The address may be any.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Prefetch(byte* address)
+    {
+        if (Sse.IsSupported) Sse.Prefetch1(address);
+    }
 
     /// <summary>Stores four sums, or adds them to what is there.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
