@@ -116,6 +116,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         switch (call.Weight.DType)
         {
             case DType.Float32: Direct<Float32Element>(call, n0, count, scratch); break;
+            case DType.Float16 when call.Weight.IsFinite: Direct<FiniteHalfElement>(call, n0, count, scratch); break;
             case DType.Float16: Direct<HalfElement>(call, n0, count, scratch); break;
             default: Direct<BFloat16Element>(call, n0, count, scratch); break;
         }
@@ -210,6 +211,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         switch (weight.DType)
         {
             case DType.Float32: Pack<Float32Element>(weight, n0, count, k0, length, panels); break;
+            case DType.Float16 when weight.IsFinite: Pack<FiniteHalfElement>(weight, n0, count, k0, length, panels); break;
             case DType.Float16: Pack<HalfElement>(weight, n0, count, k0, length, panels); break;
             default: Pack<BFloat16Element>(weight, n0, count, k0, length, panels); break;
         }

@@ -68,6 +68,19 @@ internal readonly unsafe struct HalfElement : IElement
     }
 }
 
+/// <summary>Stored binary16, none of it infinite or NaN: half the work.</summary>
+internal readonly unsafe struct FiniteHalfElement : IElement
+{
+    public static int Size => 2;
+
+    public static bool Streams => true;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.LoadFiniteHalf((ushort*)source);
+
+    public static V LoadPartial<V, S>(byte* source, int count) where V : struct where S : struct, ISimd<V> => HalfElement.LoadPartial<V, S>(source, count);
+}
+
 /// <summary>Widened weights in a panel, which lies in a cache.</summary>
 internal readonly unsafe struct PackedElement : IElement
 {

@@ -25,6 +25,9 @@ internal unsafe interface ISimd<V> where V : struct
     /// <summary>Widens 16 binary16 values (exact, subnormals and infinities included).</summary>
     static abstract V LoadHalf(ushort* source);
 
+    /// <summary>Widens 16 binary16 values none of which is infinite or NaN (exact, subnormals included).</summary>
+    static abstract V LoadFiniteHalf(ushort* source);
+
     static abstract void Store(float* destination, V value);
 
     static abstract V Add(V a, V b);
