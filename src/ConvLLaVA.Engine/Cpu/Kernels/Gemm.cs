@@ -74,7 +74,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         (int rowBlock, int columnBlock) = Sizes.Tasks(call.Rows, columns, pool.Threads);
         int down = (call.Rows + rowBlock - 1) / rowBlock;
         int across = (columns + columnBlock - 1) / columnBlock;
-        var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down);
+        var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down, pool.Threads);
         pool.Run(down * across, 1, ref packed);
     }
 
@@ -83,13 +83,15 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         public void Do(int first, int end, int worker) => Direct(call, first, end - first, scratch.Of(worker));
     }
 
-    private readonly struct PackedWork(GemmCall call, Scratch scratch, int rowBlock, int columnBlock, int down) : IWork
+    private readonly struct PackedWork(GemmCall call, Scratch scratch, int rowBlock, int columnBlock, int down, int threads) : IWork
     {
         public void Do(int first, int end, int worker)
         {
             // Tasks that follow each other use the same weights: they are then in the shared cache.
             int m = first % down * rowBlock, n = first / down * columnBlock;
-            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, call.Weight.OutFeatures - n), scratch.Of(worker));
+            // A guess, the others being as fast; other groups of rows use the same weights.
+            int following = down == 1 ? n + threads * columnBlock : n;
+            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, call.Weight.OutFeatures - n), following, scratch.Of(worker));
         }
     }
 
@@ -148,7 +150,8 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         Epilogue(call, 0, call.Rows, n0, count, sums, stride);
     }
 
-    private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, float* scratch)
+    // following: column with which this worker is likely to go on
+    private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, int following, float* scratch)
     {
         int k = call.Weight.InFeatures, whole = k & ~(Simd.Lanes - 1), part = PartOf(whole);
         int stride = (count + 3) & ~3;
@@ -159,20 +162,23 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         {
             int length = Math.Min(part, whole - k0);
             Pack(call.Weight, n0, count, k0, length, panels);
-            Multiply(call, m0, rows, n0, count, (float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, panels, length, sums, stride,
-                k0 != 0, k0 + length == k);
+            int strips = (rows + 5) / 6, left = whole - k0 - length;
+            GemmAhead ahead = left > 0 ? new GemmAhead(call.Weight, n0, count, k0 + length, Math.Min(part, left), strips)
+                : following != n0 ? new GemmAhead(call.Weight, following, count, 0, Math.Min(part, whole), strips) : default;
+            Multiply(call, m0, rows, n0, count, ahead, (float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, panels, length,
+                sums, stride, k0 != 0, k0 + length == k);
         }
         if (whole != k)
         {
             Pack(call.Weight, n0, count, whole, k - whole, panels);
             PadTails(call, m0, rows, whole, inputTail);
-            Multiply(call, m0, rows, n0, count, inputTail, Simd.Lanes, panels, Simd.Lanes, sums, stride, whole != 0, true);
+            Multiply(call, m0, rows, n0, count, default, inputTail, Simd.Lanes, panels, Simd.Lanes, sums, stride, whole != 0, true);
         }
     }
 
     // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride], or [6, stride] where there is but one part
-    private static void Multiply(in GemmCall call, int m0, int rows, int n0, int count, float* a, nint lda, float* panels, int length, float* sums,
-        nint stride, bool add, bool last)
+    private static void Multiply(in GemmCall call, int m0, int rows, int n0, int count, GemmAhead ahead, float* a, nint lda, float* panels,
+        int length, float* sums, nint stride, bool add, bool last)
     {
         // Six rows of input stay in the first-level cache while all panels pass by.
         for (int m = 0; m < rows; m += 6)
@@ -181,9 +187,11 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
             float* to = last && !add ? sums : sums + m * stride;
             for (int n = 0; n < count; n += 4)
             {
+                ahead.Panel(n / 4);
                 GemmTile<V, S, Float32Element>.Panel(some, a + m * lda, lda, (byte*)(panels + (nint)n * length),
                     Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, to + n, stride, add);
             }
+            ahead.NextStrip();
             if (last) Epilogue(call, m0 + m, some, n0, count, to, stride);
         }
     }

@@ -19,7 +19,7 @@ internal readonly record struct GemmBlocks(int Columns, int Rows, long Wide)
     /// <summary>The sizes for a processor.</summary>
     public static GemmBlocks Of(CpuCaches caches)
     {
-        // Widened weights fill up to 3/5 of the second-level cache: input and sums pass by them.
+        // Widened weights fill up to 3/5 of the second-level cache: input, sums and the next weights pass by them.
         long columns = caches.Level2 * 3 / 5 / (KBlock * sizeof(float)) / Step * Step;
         // Weights are read from memory and widened once for so many rows, whose sums must wait in memory near by.
         long rows = caches.Level3 / 8 / (KBlock * sizeof(float)) / Step * Step;
