@@ -1,4 +1,3 @@
-using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;

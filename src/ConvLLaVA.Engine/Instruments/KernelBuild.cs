@@ -74,7 +74,7 @@ public sealed class KernelBuild
         _kernelFolder = kernelFolder;
         _quantize = quantize;
         using Checkpoint checkpoint = Checkpoint.Open(model);
-        if (quantize is not null) ConvLlava.RequireQuantizable(checkpoint, quantize);
+        if (quantize is not null) checkpoint.RequireQuantizable(quantize);
         LlavaConfig config = checkpoint.Config;
         _format = (quantize ?? config.Quantization)?.Format;
         _heads = new HeadShape(config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads);
