@@ -10,6 +10,7 @@ namespace ConvLLaVA.Engine.Cpu;
 internal sealed class Sampler
 {
     private const uint One = 1u << 30; // the weight of the likeliest token
+    private const float LeastTopP = 1.2e-7f; // below it 1 - top_p would round to 1 and drop everything
     private readonly List<Candidate> _candidates = [];
     private readonly PriorityQueue<int, float> _best = new();
     private float[] _unchanged = []; // [vocab]
@@ -97,7 +98,7 @@ internal sealed class Sampler
         if (topP < 1 || minP > 0)
         {
             _candidates.Sort(static (a, b) => a.Weight != b.Weight ? a.Weight.CompareTo(b.Weight) : b.Id.CompareTo(a.Id));
-            ulong limit = (ulong)((double)(1 - topP) * all);
+            ulong limit = (ulong)((double)(1 - MathF.Max(topP, LeastTopP)) * all);
             uint least = (uint)(minP * One);
             foreach (Candidate candidate in _candidates)
             {
