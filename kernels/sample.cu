@@ -14,7 +14,7 @@
 //   top-p, at least LEAST_TOP_P, drops the first tokens while their sum is at most floor((1 - top_p) all), min-p those with
 //   weight < floor(2^30 min_p)
 //   the token drawn is the first whose sum exceeds dropped + floor(uniform * (all - dropped))
-// The uniform number is that of the CPU sampler, which is this definition without the short cuts: both choose the same token.
+// The uniform number is that of the CPU sampler, which has the same definition: both choose the same token.
 //
 // One block a row: 128 KB of logits out of the L2 cache and a handful of passes over them, bound by latency, not bandwidth. Up to
 // threads / 4 for top-k (Hugging Face's 50 is the default) a short list is gathered, and everything else is a few barriers on it;

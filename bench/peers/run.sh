@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures this engine beside libtorch, llama.cpp and Pillow on this machine's CPU, and writes docs/performance.md with its
+# Measures this engine beside libtorch, ONNX Runtime, llama.cpp and Pillow on this machine's CPU, and writes docs/performance.md with its
 # pictures and the record under bench/results. Stages can be named to run them alone; see bench/README.md.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -9,7 +9,7 @@ using Microsoft.Extensions.Logging;
 namespace ConvLLaVA.Engine;
 
 /// <summary>Makes the backend that a model was asked to run on.</summary>
-internal static class Backends
+internal static partial class Backends
 {
     /// <summary>The backend for <paramref name="options"/>.</summary>
     /// <param name="options">What was asked for.</param>
@@ -50,8 +50,12 @@ internal static class Backends
                 why = $"auto: {CudaDevice.Get(gpu.Device)} has no bfloat16 arithmetic; --device cuda --dtype float16 uses it";
                 break;
         }
+        if (options.Threads > Environment.ProcessorCount) LogManyThreads(logger, options.Threads, Environment.ProcessorCount);
         return new CpuBackend(options.Threads);
     }
+
+    [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "Threads is {Threads}, but more than the {Processors} that this process has processors for only take turns; results are the same.")]
+    private static partial void LogManyThreads(ILogger logger, int threads, int processors);
 
     /// <summary>Type that a GPU computes in when none is asked for: the 16-bit type that the language model is stored in, else any 16-bit type in
     /// the checkpoint, else float16, which the original's loader computes in.</summary>

@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Cpu;
 using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
@@ -39,7 +40,7 @@ public sealed record LoadOptions
     /// quantised already.</summary>
     public QuantOptions? Quantize { get; init; }
 
-    /// <summary>CPU threads; 0 means all the process may use.</summary>
+    /// <summary>CPU threads, at most 1024; 0 means one for each processor that the process may use, and more than that are of no use.</summary>
     public int Threads { get; init; }
 
     /// <summary>Most tokens of one step, 1 or more; longer prompts are processed in pieces of this size, mixed with the decoding
@@ -94,6 +95,7 @@ public sealed record LoadOptions
         AtLeast(MaxStepTokens, 1, nameof(MaxStepTokens));
         AtLeast(MaxSequences, 1, nameof(MaxSequences));
         AtLeast(Threads, 0, nameof(Threads));
+        if (Threads > CpuBackend.MaxThreads) throw new InvalidInputException($"{nameof(Threads)} is {Threads} but must be at most {CpuBackend.MaxThreads}.");
         if (KvCacheTokens is { } tokens)
         {
             AtLeast(tokens, 1, nameof(KvCacheTokens));

@@ -68,6 +68,7 @@ public sealed class BadInputTests : IDisposable
 
     [Theory]
     [InlineData("--threads", "-1")]
+    [InlineData("--threads", "1025")]
     [InlineData("--kv-tokens", "0")]
     [InlineData("--device", "tpu")]
     [InlineData("--dtype", "int3")]

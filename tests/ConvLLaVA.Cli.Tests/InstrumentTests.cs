@@ -31,6 +31,7 @@ public sealed class InstrumentTests : IDisposable
     {
         string output = CommandLine.Run("bench", "encode", "decode", "--model", "synth:tiny", "--device", "cpu", "--runs", "1", "--contexts", "30", "--sequences", "1,2", "--batches", "1", "--json", File("b.json")).Succeeds();
         Assert.Contains("decode at 30 batch 2", output);
+        Assert.Contains("choosing the tokens is part of e2e only", output);
         JsonElement report = Json(File("b.json"));
         Assert.Equal("bfloat16", report.GetProperty("dtype").GetString());
         Assert.True(report.GetProperty("ceilings").GetProperty("copy_gb_s").GetDouble() > 0);
@@ -38,6 +39,26 @@ public sealed class InstrumentTests : IDisposable
         Assert.Equal("encode 128 batch 1", row.GetProperty("name").GetString());
         Assert.True(row.GetProperty("ms").GetProperty("median").GetDouble() > 0);
         Assert.True(row.GetProperty("percent_of_copy").GetDouble() > 0);
+    }
+
+    [Fact]
+    public void Bench_load_alone_writes_json_with_memory()
+    {
+        string output = CommandLine.Run("bench", "load", "--model", "synth:tiny", "--device", "cpu", "--json", File("l.json")).Succeeds();
+        Assert.Contains("peak resident", output);
+        JsonElement report = Json(File("l.json"));
+        Assert.Contains(report.GetProperty("rows").EnumerateArray(), row => row.GetProperty("name").GetString() == "process start to first token");
+        Assert.True(report.GetProperty("memory").GetProperty("ledger").GetInt64() > 0);
+    }
+
+    [Fact]
+    public void More_threads_than_processors_are_warned_of()
+    {
+        string[] request = ["run", "--model", "synth:tiny", "--device", "cpu", "--prompt", "what", "-n", "3"];
+        CommandLine plain = CommandLine.Run(request), many = CommandLine.Run([.. request, "--threads", $"{Environment.ProcessorCount + 1}"]);
+        Assert.Equal(plain.Succeeds(), many.Succeeds());
+        Assert.DoesNotContain("Threads", plain.Error);
+        Assert.Contains($"Threads is {Environment.ProcessorCount + 1}", many.Error);
     }
 
     [Fact]

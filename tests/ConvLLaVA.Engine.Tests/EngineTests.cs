@@ -217,6 +217,35 @@ public sealed class EngineTests
         Assert.Null(result.Seed);
     }
 
+    [Fact]
+    public async Task More_threads_than_processors_are_warned_of_and_change_nothing()
+    {
+        int processors = Environment.ProcessorCount;
+        var all = new ListLogger();
+        var many = new ListLogger();
+        await using ConvLlava one = await ConvLlava.LoadAsync(Tiny, new LoadOptions { Device = Device.Cpu, Threads = 1 });
+        await using ConvLlava every = await ConvLlava.LoadAsync(Tiny, new LoadOptions { Device = Device.Cpu, Threads = 0, LoggerFactory = all });
+        await using ConvLlava more = await ConvLlava.LoadAsync(Tiny, new LoadOptions { Device = Device.Cpu, Threads = processors + 3, LoggerFactory = many });
+        Assert.Contains($"{processors} thread", every.BackendName);
+        Assert.Contains($"{processors + 3} threads", more.BackendName);
+        Assert.DoesNotContain(all.Lines, line => line.StartsWith("Threads", StringComparison.Ordinal));
+        string warning = Assert.Single(many.Lines, line => line.StartsWith("Threads", StringComparison.Ordinal));
+        Assert.Contains($"Threads is {processors + 3},", warning);
+        Assert.Contains($"more than the {processors} that", warning);
+        IReadOnlyList<int> expected = (await one.AnswerAsync(Requests()[0], Short)).TokenIds;
+        Assert.Equal(expected, (await every.AnswerAsync(Requests()[0], Short)).TokenIds);
+        Assert.Equal(expected, (await more.AnswerAsync(Requests()[0], Short)).TokenIds);
+    }
+
+    [Theory]
+    [InlineData(-1, "at least 0")]
+    [InlineData(1025, "at most 1024")]
+    public async Task Threads_out_of_range_are_refused(int threads, string expected)
+    {
+        var error = await Assert.ThrowsAsync<InvalidInputException>(() => ConvLlava.LoadAsync(Tiny, new LoadOptions { Threads = threads }));
+        Assert.Equal($"Threads is {threads} but must be {expected}.", error.Message);
+    }
+
     private sealed class ListLogger : ILoggerFactory, ILogger
     {
         public List<string> Lines { get; } = [];

@@ -13,6 +13,7 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
     public const string Work = "encode 768";
     private static readonly byte[] Pixels = Noise(); // [768, 768, 3]
     private static readonly float[] Table = [.. Enumerable.Range(0, 768).Select(i => ((i % 256) - 127.5f) / 64)]; // [3, 256]
+    private float[] _expected = []; // [tokens, C]
 
     /// <summary>This engine's encoder with weights of that type.</summary>
     public static EngineEncoder Open(PeerOptions options, DType type)
@@ -25,36 +26,50 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
         float[] values = new float[Pixels.Length]; // [3, 768, 768]
         for (int i = 0; i < Pixels.Length; i++) values[(i % 3 * Side * Side) + (i / 3)] = Table[(256 * (i % 3)) + Pixels[i]];
 
-        say("vision encoder");
-        List<IDisposable> open = [];
+        record.Versions["ONNX Runtime"] = $"{OnnxRuntimeEncoder.Version}, every optimisation of graphs";
+        // First fp32: its features are what the others are held against.
+        Hold("fp32",
+            ("this engine fp32", () => Open(options, DType.Float32)),
+            ("libtorch fp32", () => new TorchConvNeXt(Model, DType.Float32, channelsLast: false, values)),
+            ("libtorch fp32 channels_last", () => new TorchConvNeXt(Model, DType.Float32, channelsLast: true, values)),
+            ("onnxruntime fp32", () => new OnnxRuntimeEncoder(OnnxFile(), options.Threads, values)));
+        Hold("16 bits",
+            ("this engine bf16", () => Open(options, DType.BFloat16)),
+            ("libtorch bf16 channels_last", () => new TorchConvNeXt(Model, DType.BFloat16, channelsLast: true, values)));
+    }
+
+    private void Hold(string weightClass, params (string Name, Func<IEncoder> Open)[] programs)
+    {
+        say($"vision encoder, {weightClass}");
+        List<IEncoder> open = [];
         try
         {
-            var ours = Open(options, DType.Float32);
-            var oursHalf = Open(options, DType.BFloat16);
-            var torch = new TorchConvNeXt(Model, DType.Float32, channelsLast: false, values);
-            var torchLast = new TorchConvNeXt(Model, DType.Float32, channelsLast: true, values);
-            var torchHalf = new TorchConvNeXt(Model, DType.BFloat16, channelsLast: true, values);
-            open.AddRange([ours, oursHalf, torch, torchLast, torchHalf]);
-            (Contestant Contestant, Func<float[]> Features)[] programs =
-            [
-                (Of("this engine fp32", "fp32", ours.Run), () => ours.Features),
-                (Of("libtorch fp32", "fp32", torch.Run), () => torch.Features),
-                (Of("libtorch fp32 channels_last", "fp32", torchLast.Run), () => torchLast.Features),
-                (Of("this engine bf16", "16 bits", oursHalf.Run), () => oursHalf.Features),
-                (Of("libtorch bf16 channels_last", "16 bits", torchHalf.Run), () => torchHalf.Features),
-            ];
-            IReadOnlyList<Timing[]> times = Contest.Hold([.. programs.Select(program => program.Contestant)], options.Rounds, say);
-            for (int i = 0; i < programs.Length; i++)
+            foreach ((_, Func<IEncoder> make) in programs) open.Add(make());
+            Contestant[] contestants = [.. programs.Zip(open, (program, encoder) => new Contestant(program.Name, weightClass, () => [Contest.Time(encoder.Run)]))];
+            IReadOnlyList<Timing[]> times = Contest.Hold(contestants, options.Rounds, say);
+            for (int i = 0; i < contestants.Length; i++)
             {
-                Contestant contestant = programs[i].Contestant;
-                record.Times.Add(new PeerTime(Work, contestant.Class, contestant.Name, times[i][0], 1));
-                if (i > 0) Check(contestant, programs[i].Features(), ours.Features);
+                record.Times.Add(new PeerTime(Work, weightClass, contestants[i].Name, times[i][0], 1));
+                if (_expected.Length == 0) _expected = open[i].Features;
+                else Check(contestants[i], open[i].Features, _expected);
             }
         }
         finally
         {
-            foreach (IDisposable program in open) program.Dispose();
+            foreach (IEncoder encoder in open) encoder.Dispose();
         }
+    }
+
+    /// <summary>The model for ONNX Runtime; it is written if it is not there yet.</summary>
+    private string OnnxFile()
+    {
+        string path = Path.Combine(options.WorkFolder, "encoder-768.onnx");
+        if (!File.Exists(path))
+        {
+            say($"  writing {path}");
+            OnnxConvNeXt.Write(path, Model);
+        }
+        return path;
     }
 
     private void Check(Contestant contestant, float[] found, float[] expected)
@@ -64,8 +79,6 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
         say($"  {contestant.Name}: features differ by {distance:0.0e-0}");
         if (!(distance <= allowed)) throw new InvalidOperationException($"{contestant.Name} computes something else: its features differ by {distance:0.0e-0}, allowed are {allowed:0.0e-0}.");
     }
-
-    private static Contestant Of(string name, string weightClass, Action run) => new(name, weightClass, () => [Contest.Time(run)]);
 
     private static byte[] Noise()
     {

@@ -5,7 +5,7 @@ using ConvLLaVA.Engine.Tensors;
 namespace ConvLLaVA.Peers;
 
 /// <summary>This engine's vision encoder, from 8-bit samples to features.</summary>
-internal sealed class EngineEncoder : IDisposable
+internal sealed class EngineEncoder : IEncoder
 {
     private readonly ConvLlava _engine;
     private readonly ImageBatch _images;
@@ -25,12 +25,13 @@ internal sealed class EngineEncoder : IDisposable
         _workspace = new Workspace(_engine.Backend.Allocate(planned.HighWaterMark, MemoryOwner.Workspace), _engine.Backend.ActivationType);
     }
 
-    /// <summary>Features of the picture. [tokens, C]</summary>
+    /// <inheritdoc/>
     public float[] Features { get; private set; } = [];
 
     /// <summary>Encodes with the backend that <paramref name="wrap"/> makes of the engine's.</summary>
     public void RunOn(Func<IBackend, IBackend> wrap) => _engine.Exclusive(() => Forward(wrap(_engine.Backend), _workspace));
 
+    /// <inheritdoc/>
     public void Run() => _engine.Exclusive(() => Forward(_engine.Backend, _workspace));
 
     private void Forward(IBackend backend, Workspace workspace)

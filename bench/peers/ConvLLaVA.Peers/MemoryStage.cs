@@ -48,12 +48,17 @@ internal sealed class MemoryStage(PeerOptions options, PeerRecord record, Action
         string json = Path.Combine(options.WorkFolder, "load.json");
         string[] arguments = ["bench", "load", "--device", "cpu", "--threads", options.Threads.ToString(CultureInfo.InvariantCulture), "--json", json, .. model is null ? [] : (string[])["--model", model], .. more];
         say($"{program} {string.Join(' ', arguments)}");
+        File.Delete(json); // what an earlier run left says nothing about this one
         using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })
             ?? throw new IOException($"{program} does not start.");
         Task<string> messages = process.StandardError.ReadToEndAsync();
-        process.StandardOutput.ReadToEnd();
+        string output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
-        if (process.ExitCode != 0) throw new InvalidOperationException($"{program} ends with {process.ExitCode}: {messages.Result}");
+        if (process.ExitCode != 0 || !File.Exists(json))
+        {
+            string printed = string.Join(" | ", (messages.Result + output).Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
+            throw new InvalidOperationException($"{program} ends with {process.ExitCode}{(File.Exists(json) ? "" : $" and without having written {json}")}; it printed: {printed}");
+        }
         using JsonDocument document = JsonDocument.Parse(File.ReadAllText(json));
         return document.RootElement.Clone();
     }

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Peers;
+using Microsoft.ML.OnnxRuntime;
 using TorchSharp;
 
 PeerOptions options;
@@ -17,7 +18,7 @@ try
         {
             Run(stage, options, record);
         }
-        catch (Exception error) when (error is InvalidOperationException or ExternalException)
+        catch (Exception error) when (error is InvalidOperationException or ExternalException or OnnxRuntimeException)
         {
             // What the other stages find is worth having all the same.
             Console.Error.WriteLine($"The stage {stage} fails: {error.Message}");

@@ -9,7 +9,7 @@ using Tensor = TorchSharp.torch.Tensor;
 namespace ConvLLaVA.Peers;
 
 /// <summary>The same vision encoder in libtorch, eager, as Hugging Face's module computes it.</summary>
-internal sealed class TorchConvNeXt : IDisposable
+internal sealed class TorchConvNeXt : IEncoder
 {
     private const double Epsilon = 1e-6;
     private readonly Dictionary<string, Tensor> _weights = [];
@@ -40,9 +40,10 @@ internal sealed class TorchConvNeXt : IDisposable
         _input = (channelsLast ? ChannelsLast(input) : input).MoveToOuterDisposeScope();
     }
 
-    /// <summary>Features of the picture. [tokens, C]</summary>
+    /// <inheritdoc/>
     public float[] Features { get; private set; } = [];
 
+    /// <inheritdoc/>
     public void Run()
     {
         using var inference = inference_mode();

@@ -6,7 +6,8 @@ namespace ConvLLaVA.Engine.Cpu;
 /// the memory map, one result whatever the instruction set, the number of threads and the rest of the batch.</summary>
 public sealed unsafe partial class CpuBackend : IBackend
 {
-    private const int MaxThreads = 1024;
+    /// <summary>Most threads that can be asked for.</summary>
+    public const int MaxThreads = 1024;
 
     private readonly WorkerPool _pool;
     private readonly CpuKernels _kernels;

@@ -5,13 +5,12 @@ using ConvLLaVA.Engine.Tensors;
 namespace ConvLLaVA.Engine.Cpu;
 
 /// <summary>Chooses tokens, in Hugging Face's order: penalties, temperature, top-k, top-p, min-p, softmax, one draw. What is drawn is
-/// defined in integers, so that it does not depend on the order of any sum: the definition stands in <c>kernels/sample.cu</c>, whose
-/// short cuts this goes without. Scratch memory is reused, so one instance serves one thread.</summary>
+/// defined in integers, so that it does not depend on the order of any sum: the definition stands in <c>kernels/sample.cu</c>. Scratch memory is reused, so one instance serves one thread.</summary>
 internal sealed class Sampler
 {
     private const uint One = 1u << 30; // the weight of the likeliest token
     private const float LeastTopP = 1.2e-7f; // below it 1 - top_p would round to 1 and drop everything
-    private readonly List<Candidate> _candidates = [];
+    private readonly DrawCandidates _candidates = new();
     private readonly PriorityQueue<int, float> _best = new();
     private float[] _unchanged = []; // [vocab]
 
@@ -87,34 +86,16 @@ internal sealed class Sampler
         int topK = sampling.TopK[row];
         float highest = logits[best], inverse = 1 / sampling.Temperatures[row], topP = sampling.TopP[row], minP = sampling.MinP[row];
         float threshold = topK > 0 && topK < logits.Length ? KthLargest(logits, topK) : float.NegativeInfinity;
-        ulong all = 0, dropped = 0, passed = 0;
-        _candidates.Clear();
+        _candidates.Clear(logits.Length);
         for (int id = 0; id < logits.Length; id++)
         {
-            if (!(logits[id] >= threshold) || Weight(logits[id], highest, inverse) is not (> 0 and var weight)) continue;
-            _candidates.Add(new Candidate(id, weight));
-            all += weight;
+            if (logits[id] >= threshold && Weight(logits[id], highest, inverse) is > 0 and var weight) _candidates.Add(id, weight);
         }
-        if (topP < 1 || minP > 0)
-        {
-            _candidates.Sort(static (a, b) => a.Weight != b.Weight ? a.Weight.CompareTo(b.Weight) : b.Id.CompareTo(a.Id));
-            ulong limit = (ulong)((double)(1 - MathF.Max(topP, LeastTopP)) * all);
-            uint least = (uint)(minP * One);
-            foreach (Candidate candidate in _candidates)
-            {
-                passed += candidate.Weight;
-                if (passed > limit && candidate.Weight >= least) break;
-                dropped = passed;
-            }
-        }
+        ulong all = _candidates.Sum, dropped = 0;
+        bool byWeight = topP < 1 || minP > 0;
+        if (byWeight) dropped = Math.Max(_candidates.ByWeight((ulong)((double)(1 - MathF.Max(topP, LeastTopP)) * all)).Ahead, _candidates.Below((uint)(minP * One)));
         ulong target = dropped + Math.Min((ulong)(Uniform(sampling.Seeds[row], sampling.Draws[row]) * (all - dropped)), all - dropped - 1);
-        passed = 0;
-        foreach (Candidate candidate in _candidates)
-        {
-            passed += candidate.Weight;
-            if (passed > target) return candidate.Id;
-        }
-        throw new InvalidOperationException("The target of a draw lies beyond the sum of its weights.");
+        return byWeight ? _candidates.ByWeight(target).Id : _candidates.ById(target);
     }
 
     /// <summary>floor(2^30 e^((logit - highest) * inverse)), by operations that every machine rounds alike.</summary>
@@ -169,6 +150,4 @@ internal sealed class Sampler
             sampling.LikeliestLogProbs[n] = (float)(last - normaliser);
         }
     }
-
-    private readonly record struct Candidate(int Id, uint Weight);
 }

@@ -62,6 +62,7 @@ public sealed class Benchmark
         _ceilings = MeasureCeilings(type, sizes, _options);
 
         string[] kinds = [.. _plan.Kinds.Where(kind => kind != "load")];
+        if (memory is not null) Partial?.Invoke(Report());
         if (kinds.Length == 0) return Report();
         _say($"loading {_plan.Model}");
         await using ConvLlava engine = await ConvLlava.LoadAsync(_plan.Model, _options, null, cancellation).ConfigureAwait(false);
