@@ -145,8 +145,8 @@ internal readonly record struct ProductKernel(KernelSpec Spec, int Rows, int Epi
 /// <summary>What a GEMV kernel does with its sums.</summary>
 internal static class GemvEpilogue
 {
-    /// <summary>Rotates queries and keys, and writes keys and values into their pages: <c>gemv_qkv.cu</c>, which knows of no other.</summary>
-    public const int RopeKv = 1;
+    /// <summary>Rotates queries and keys, and writes keys and values into their pages. No EPILOGUE of <c>gemv.cu</c>: <c>gemv_qkv.cu</c> does nothing else.</summary>
+    public const int RopeKv = -1;
 
     /// <summary>Adds them onto y.</summary>
     public const int Add = 2;
