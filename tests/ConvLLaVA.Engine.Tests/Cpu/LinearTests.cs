@@ -34,7 +34,7 @@ public sealed class LinearTests
     {
         using var bench = new Workbench(path);
         var random = new Random(2);
-        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100) })
+        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100), (790, 60, 1600) })
         {
             float[] x = Workbench.Random(random, m * k), w = Workbench.Random(random, n * k);
             Tensor y = bench.Empty(m, n);

@@ -138,7 +138,7 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
 
     // Scores to weights. Returns the factor of what was summed before: a new maximum changes it, most steps bring none.
     // scores [valid rounded up]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static float Weigh(float* scores, int valid, ref float highest, ref float total)
     {
         int padded = Simd.RoundUp(valid);

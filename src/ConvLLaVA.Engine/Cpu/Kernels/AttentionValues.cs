@@ -6,6 +6,8 @@ namespace ConvLLaVA.Engine.Cpu;
 /// computed in.</summary>
 internal static unsafe class AttentionValues<V, S> where V : struct where S : struct, ISimd<V>
 {
+    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining;
+
     /// <summary>Adds positions [from, end) to the sums of one query.</summary>
     /// <param name="weights">[end]</param>
     /// <param name="from">First position.</param>
@@ -14,7 +16,7 @@ internal static unsafe class AttentionValues<V, S> where V : struct where S : st
     /// <param name="blockSize">Positions of a page.</param>
     /// <param name="row">Floats of a position, whole vectors.</param>
     /// <param name="sums">[row]</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     public static void Add(float* weights, int from, int end, nint* pages, int blockSize, int row, float* sums)
     {
         for (int i = from; i < end;)
@@ -26,7 +28,7 @@ internal static unsafe class AttentionValues<V, S> where V : struct where S : st
     }
 
     // weights [count], values [count, row], sums [row]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void AddPage(float* weights, int count, float* values, int row, float* sums)
     {
         int d = 0;
@@ -75,7 +77,7 @@ internal static unsafe class AttentionValues<V, S> where V : struct where S : st
     }
 
     // One vector of one query. weights [count], sums [16]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void AddColumn(float* weights, int count, nint* pages, int blockSize, nint d, nint row, float* sums)
     {
         V sum = S.Load(sums);
@@ -88,7 +90,7 @@ internal static unsafe class AttentionValues<V, S> where V : struct where S : st
     }
 
     // Four vectors of six queries. weights [6, stride], sums [6, row]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void AddTile(float* weights, nint stride, int count, nint* pages, int blockSize, nint d, nint row, float* sums)
     {
         float* lower = sums + 3 * row;

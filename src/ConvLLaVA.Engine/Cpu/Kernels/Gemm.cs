@@ -179,7 +179,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
 
     // Optimised at once: what the runtime learns from the first products it sees, small ones, made this loop a tenth slower.
     // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride], or [6, stride] where there is but one part
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static void Multiply(in GemmCall call, int m0, int rows, int n0, int count, GemmAhead ahead, float* a, nint lda, float* panels,
         int length, float* sums, nint stride, bool add, bool last)
     {

@@ -7,7 +7,8 @@ namespace ConvLLaVA.Engine.Cpu;
 /// same bits, whichever tile it falls into.</summary>
 internal static unsafe class GemmTile<V, S, TW> where V : struct where S : struct, ISimd<V> where TW : struct, IElement
 {
-    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization;
+    // Never part of a caller, which may be compiled with what the runtime learnt from small products.
+    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining;
 
     /// <summary>Any number of rows against four weight rows.</summary>
     /// <param name="rows">Rows of a and c.</param>
