@@ -9,8 +9,8 @@ namespace ConvLLaVA.Engine.Cpu;
 internal static unsafe class Attention<V, S> where V : struct where S : struct, ISimd<V>
 {
     /// <summary>Queries that read a page together: enough that pages come from far away seldom, few enough that their sums and
-    /// weights stay in the second-level cache.</summary>
-    public const int QueryTile = 48;
+    /// weights stay in the second-level cache, or in the first where registers are too few for <see cref="Strip"/> queries.</summary>
+    public static int QueryTile => S.HasWideTiles ? 48 : 12;
 
     /// <summary>Queries of a register tile.</summary>
     private const int Strip = 6;
@@ -80,17 +80,25 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
                 float correction = Weigh(scores + t * scoreStride, valid[t], ref highest[t], ref total[t]);
                 if (correction != 1f) Scale(sums + t * row, row, correction, sums + t * row);
             }
-            for (int t = 0; t < count; t += Strip)
+            // Without registers for six queries, a page stays in the first-level cache for one after the other.
+            int together = S.HasWideTiles ? stepLength : blockSize;
+            for (int first = 0; first < most; first += together)
             {
-                int end = Math.Min(count, t + Strip), common = 0;
-                if (S.HasWideTiles && end == t + Strip)
+                for (int t = 0; t < count; t += Strip)
                 {
-                    common = LeastOf(valid + t, Strip);
-                    AttentionValues<V, S>.AddSix(scores + t * scoreStride, scoreStride, common, pages, blockSize, row, sums + t * row);
+                    int end = Math.Min(count, t + Strip), from = first;
+                    if (S.HasWideTiles && end == t + Strip)
+                    {
+                        from = LeastOf(valid + t, Strip);
+                        AttentionValues<V, S>.AddSix(scores + t * scoreStride, scoreStride, from, pages, blockSize, row, sums + t * row);
+                    }
+                    // What the causal mask leaves to some of the queries only.
+                    for (int one = t; one < end; one++)
+                    {
+                        AttentionValues<V, S>.Add(scores + one * scoreStride, from, Math.Min(valid[one], first + together), pages, blockSize, row,
+                            sums + one * row);
+                    }
                 }
-                // What the causal mask leaves to some of the queries only.
-                for (int one = t; one < end; one++)
-                    AttentionValues<V, S>.Add(scores + one * scoreStride, common, valid[one], pages, blockSize, row, sums + one * row);
             }
         }
         for (int t = 0; t < count; t++) Scale(sums + t * row, headDim, 1f / total[t], output + t * stride);
