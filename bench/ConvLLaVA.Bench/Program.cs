@@ -2,6 +2,7 @@ using BenchmarkDotNet.Running;
 using ConvLLaVA.Bench;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 if (args is ["micro", ..])
 {

@@ -4,6 +4,7 @@ using System.Text.Json;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Cli;
 

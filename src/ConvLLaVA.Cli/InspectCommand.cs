@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Globalization;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Checkpoints;
-using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Cli;

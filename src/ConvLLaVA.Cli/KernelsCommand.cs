@@ -59,7 +59,7 @@ internal static class KernelsCommand
     private static string Markdown(KernelReport report)
     {
         var text = new StringBuilder();
-        text.AppendLine(CultureInfo.InvariantCulture, $"Kernels of {report.Model}, compiled by {report.Compiler}. Work is for one picture, one prompt, or one decoding step at {report.Context} tokens of context.");
+        text.AppendLine(CultureInfo.InvariantCulture, $"Kernels of {report.Model}{(report.Quantized is { } format ? $" in {format}" : "")}, compiled by {report.Compiler}. Work is for one picture, one prompt, or one decoding step at {report.Context} tokens of context.");
         if (report.Gpu is not null) text.AppendLine(CultureInfo.InvariantCulture, $"The bound is the time that the datasheet of {report.Gpu} allows; it is no measurement.");
         text.AppendLine();
         text.AppendLine("| kernel | constants | dtype | target | registers | shared | dynamic | stack | spills | threads | blocks/SM | occupancy | work | launches | MB | GFLOP | bound ms |");
@@ -77,12 +77,14 @@ internal static class KernelsCommand
         private readonly Option<string?> _model = new("--model", "-m") { Description = "Checkpoint folder; without it and --preset the demo model's.", HelpName = "DIR" };
         private readonly Option<string?> _preset = new("--preset") { Description = $"Sizes of a published model instead: {string.Join(", ", SyntheticPreset.All.Select(preset => preset.Name))}.", HelpName = "NAME" };
         private readonly Option<string[]> _dtypes = new("--dtype") { Description = "Precision; may be given several times; without it the model's own.", HelpName = "TYPE", DefaultValueFactory = _ => [] };
+        private readonly QuantizeOptions _quantize = new();
         private readonly Option<string> _arch = new("--arch") { Description = "Architectures, separated by commas.", HelpName = "sm_NN,...", DefaultValueFactory = _ => DefaultArchitectures };
         private readonly Option<string?> _kernels = new("--kernels") { Description = "Folder of CUDA kernels that stand in for the built-in ones.", HelpName = "DIR" };
 
         public void AddTo(Command command)
         {
             foreach (Option option in (Option[])[_model, _preset, _dtypes, _arch, _kernels]) command.Add(option);
+            _quantize.AddTo(command);
         }
 
         /// <exception cref="InvalidInputException">A value is not understood.</exception>
@@ -93,7 +95,7 @@ internal static class KernelsCommand
             DType[] types = [.. parsed.GetValue(_dtypes)!.SelectMany(text => text.Split(',')).Select(DTypeNames.Parse).Distinct()];
             int[] architectures = [.. parsed.GetValue(_arch)!.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).Select(Architecture).Distinct()];
             if (architectures.Length == 0) throw new InvalidInputException("--arch is empty but must be architectures such as sm_80,sm_90a.");
-            return new KernelBuild(preset is not null ? $"synth:{SyntheticPreset.Get(preset).Name}" : folder ?? DemoModel.Locate(), types, architectures, parsed.GetValue(_kernels));
+            return new KernelBuild(preset is not null ? $"synth:{SyntheticPreset.Get(preset).Name}" : folder ?? DemoModel.Locate(), types, architectures, parsed.GetValue(_kernels), _quantize.Options(parsed));
         }
 
         private static int Architecture(string text)

@@ -3,6 +3,7 @@ using System.Globalization;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Cli;
 

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using ConvLLaVA.Engine;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Cli;
 

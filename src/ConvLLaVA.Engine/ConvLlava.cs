@@ -195,7 +195,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         IBackend? backend = null;
         try
         {
-            if (options.Quantize is { } quantize) RequireQuantizable(checkpoint, quantize);
+            if (options.Quantize is { } quantize) checkpoint.RequireQuantizable(quantize);
             backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Gpu") ?? NullLogger.Instance, out string why);
             if (options.Profiler is { } profiler) backend = profiler.Attach(backend);
             return new ConvLlava(checkpoint, backend, why, options, progress, cancellation);
@@ -206,16 +206,6 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
             checkpoint.Dispose();
             throw;
         }
-    }
-
-    /// <summary>Refuses to quantise what is quantised, and an output head that is the embedding table.</summary>
-    /// <exception cref="InvalidInputException">It cannot be quantised that way.</exception>
-    internal static void RequireQuantizable(Checkpoint checkpoint, QuantOptions options)
-    {
-        if (checkpoint.Config.Quantization is { } already)
-            throw new InvalidInputException($"{checkpoint.Directory} is quantised already ({already.Format.Name()}) and cannot be quantised to {options.Format.Name()}; take the checkpoint that it was made from.");
-        if (options.LmHead && checkpoint.Config.TieWordEmbeddings)
-            throw new InvalidInputException($"The output head of {checkpoint.Directory} is its embedding table, which is not quantised; leave the option for the head away.");
     }
 
     private static LlamaTokenizer LoadTokenizer(string folder, LlavaConfig? config) => LlamaTokenizer.Load(folder, new TokenizerOptions

@@ -44,12 +44,36 @@ public sealed class KernelsTests : IDisposable
         Assert.Equal(lines.Length, lines.Distinct().Count());
     }
 
+    /// <summary>A model that is quantised while it is loaded, and a folder of one, bring the kernels of their form; <c>int8</c> is
+    /// <c>q8-row</c> there.</summary>
     [Fact]
-    public void Build_fills_a_cache_and_reports()
+    public void List_of_a_quantised_model_has_its_kernels_besides()
+    {
+        string model = Path.Combine(Repository.Fixtures, "models", "two-shards"), written = Path.Combine(_folder, "written");
+        string[] plain = List(model), q4 = List(model, "--quantize", "q4"), besides = [.. q4.Except(plain)];
+        Assert.Equal(plain, q4.Intersect(plain));
+        Assert.All(besides, line => Assert.Contains("WEIGHTS=3", line));
+        Assert.Equal(1 + (4 * 4), besides.Length); // 1, 2, 4 or 8 rows of four products
+        Assert.Single(besides, line => line.StartsWith("dequantise.cu", StringComparison.Ordinal));
+        Assert.Equal(q4, List(model, "--quantize", "q4", "--quantize-vision", "--quantize-lm-head"));
+        Assert.Equal(List(model, "--quantize", "q8-row"), List(model, "--quantize", "int8"));
+        CommandLine.Run("quantize", model, "--to", "q4", "--out", written).Succeeds();
+        Assert.Equal(q4, List(written));
+        CommandLine.Run("kernels", "list", "--model", written, "--quantize", "q8").IsBadInput("quantised already", "q4");
+        CommandLine.Run("kernels", "list", "--quantize-vision").IsBadInput("--quantize-vision", "--quantize does not say how");
+
+        static string[] List(string model, params string[] options)
+            => CommandLine.Run(["kernels", "list", "--model", model, "--arch", "sm_80", "--dtype", "float16", .. options]).Succeeds().Split('\n', StringSplitOptions.RemoveEmptyEntries);
+    }
+
+    [Theory]
+    [InlineData]
+    [InlineData("--quantize", "q4")]
+    public void Build_fills_a_cache_and_reports(params string[] quantize)
     {
         Dictionary<string, string?> compiler = WithCompiler();
         string cache = Path.Combine(_folder, "cache"), report = Path.Combine(_folder, "report.json");
-        CommandLine.RunIn(compiler, "", "kernels", "build", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16", "--out", cache, "--report", report, "--gpu", "a100").Succeeds();
+        CommandLine.RunIn(compiler, "", ["kernels", "build", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16", "--out", cache, "--report", report, "--gpu", "a100", .. quantize]).Succeeds();
         JsonElement found = JsonDocument.Parse(File.ReadAllText(report)).RootElement;
         JsonElement[] rows = [.. found.GetProperty("rows").EnumerateArray()];
         Assert.Equal("A100 SXM 80 GB", found.GetProperty("gpu").GetString());
@@ -61,7 +85,9 @@ public sealed class KernelsTests : IDisposable
         Assert.True(decode.GetProperty("bound_ms").GetDouble() > 0);
         string[] files = Directory.GetFiles(cache);
         Assert.All(files, file => Assert.Contains(".sm_80.nvrtc", file));
-        string list = CommandLine.Run("kernels", "list", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16").Succeeds();
+        Assert.Equal(quantize.LastOrDefault(), found.GetProperty("quantized").GetString());
+        Assert.Equal(quantize.Length > 0 ? 1 : 0, rows.Count(row => row.GetProperty("kernel").GetString() == "dequantise" && row.GetProperty("bytes").GetInt64() > 0));
+        string list = CommandLine.Run(["kernels", "list", "--preset", "tiny", "--arch", "sm_80", "--dtype", "float16", .. quantize]).Succeeds();
         Assert.Equal(list.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length - 1, files.Length);
     }
 
@@ -75,6 +101,7 @@ public sealed class KernelsTests : IDisposable
     [InlineData("--dtype", "int8", "bfloat16")]
     [InlineData("--preset", "13b", "7b-1536")]
     [InlineData("--gpu", "tpu", "h200")]
+    [InlineData("--quantize", "q5", "nf4")]
     public void Build_refuses_what_it_cannot_do(string option, string value, string word)
     {
         string[] preset = option == "--preset" ? [] : ["--preset", "tiny"];

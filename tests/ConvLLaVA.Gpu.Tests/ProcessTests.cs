@@ -27,6 +27,22 @@ public sealed class ProcessTests : IDisposable
         Assert.Equal(answer, Run(Emulator.Folder, cache).Succeeds());
     }
 
+    /// <summary>Nothing can be compiled without NVRTC, so what runs without it found everything.</summary>
+    [Fact]
+    public void A_cache_built_for_quantised_weights_has_every_kernel_of_them()
+    {
+        string cache = Path.Combine(_scratch, "cache"), libraries = Libraries("libcuda.so.1", "libcublasLt.so.13", "include");
+        Start(Emulator.Folder, cache, [], "kernels", "build", "--model", Fixture.Tiny, "--dtype", "float32", "--arch", "sm_90a", "--quantize", "q4", "--out", cache).Succeeds();
+        string[] built = Directory.GetFiles(cache);
+        string answer = Run(libraries, cache, ("quantize", "q4")).Succeeds();
+        Assert.Equal(answer, Run(Emulator.Folder, cache, ("quantize", "q4")).Succeeds());
+        Assert.Equal(built.Order(), Directory.GetFiles(cache).Order());
+        Run(libraries, cache, ("quantize", "q8")).IsBadInput("WEIGHTS=1", "is not in the kernel cache");
+        foreach (string file in Directory.GetFiles(cache, "dequantise-*")) File.Delete(file);
+        Run(libraries, cache, ("quantize", "q4")).IsBadInput("dequantise.cu", "WEIGHTS=3", "is not in the kernel cache");
+        Assert.Equal(Run(libraries, cache).Succeeds(), Run(Emulator.Folder, cache).Succeeds()); // plain weights never need them
+    }
+
     [Fact]
     public void Without_a_driver_a_GPU_that_is_asked_for_is_refused()
         => Run(Libraries(), _scratch).IsBadInput("device cuda", "NVIDIA's driver was not found", "convllava doctor");
@@ -72,7 +88,16 @@ public sealed class ProcessTests : IDisposable
         return folder;
     }
 
+    /// <summary>Five tokens of the tiny model. Changes are to the environment, or to the options <c>dtype</c> and <c>quantize</c>.</summary>
     private static CommandLine Run(string libraries, string cache, params (string Name, string Value)[] changes)
+    {
+        Dictionary<string, string> options = changes.Where(change => change.Name is "dtype" or "quantize").ToDictionary();
+        options.TryAdd("dtype", "float32");
+        return Start(libraries, cache, [.. changes.Where(change => !options.ContainsKey(change.Name))],
+            ["run", "--model", Fixture.Tiny, "--raw", "Tell me", "-n", "5", "--device", "cuda", "--kv-tokens", "512", .. options.SelectMany(option => (string[])[$"--{option.Key}", option.Value])]);
+    }
+
+    private static CommandLine Start(string libraries, string cache, (string Name, string Value)[] changes, params string[] arguments)
     {
         var environment = new Dictionary<string, string?>
         {
@@ -80,11 +105,8 @@ public sealed class ProcessTests : IDisposable
             ["CONVLLAVA_CUDA_PATH"] = libraries,
             ["CONVLLAVA_KERNEL_CACHE"] = cache,
             ["CONVLLAVA_KERNELS"] = null,
-            ["dtype"] = "float32",
         };
         foreach ((string name, string value) in changes) environment[name] = value;
-        string type = environment["dtype"]!;
-        environment.Remove("dtype");
-        return CommandLine.RunIn(environment, "", "run", "--model", Fixture.Tiny, "--raw", "Tell me", "-n", "5", "--device", "cuda", "--dtype", type, "--kv-tokens", "512");
+        return CommandLine.RunIn(environment, "", arguments);
     }
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text.RegularExpressions;
+using ConvLLaVA.Engine.Gpu;
 using Xunit;
 
 namespace ConvLLaVA.Nvrtc.Tests;
@@ -45,6 +46,28 @@ public sealed partial class SassTests
         }
         Assert.Equal(names.Order(), seen.Order());
         Assert.True(missing.Count == 0, string.Join('\n', missing));
+    }
+
+    /// <summary>The kernel has the arithmetic of a value nine times: for a pack of eight, and for rows that are no packs. Besides it there are
+    /// addresses, of which one FFMA and one MUFU belong to a division.</summary>
+    [Theory]
+    [InlineData("sm_80")]
+    [InlineData("sm_90a")]
+    public void Gelu_has_the_flops_that_are_counted_for_it(string architecture)
+    {
+        RealNvrtc.SkipWithout();
+        if (RealNvrtc.Disassembler is not { } disassembler)
+        {
+            Assert.Skip("nvdisasm is needed (shared/cuda/bin or in PATH).");
+            return;
+        }
+        CompiledSpec gelu = Specialisations.Compile([.. Specialisations.For(architecture).Where(spec => spec.File == "bias_activation.cu" && spec.Constants.Contains("BF16", StringComparison.Ordinal))], architecture).Single();
+        string body = Disassemble(disassembler, gelu.Code)["bias_activation"];
+        int flops = 2 * Count("FFMA") + Count("FMUL") + Count("FADD") + Count("MUFU");
+        Assert.Equal(GpuKernels.GeluFlops, flops / 9);
+        Assert.InRange(flops % 9, 0, 3);
+
+        int Count(string instruction) => Regex.Count(body, $@"\b{instruction}\b");
     }
 
     private static IReadOnlyDictionary<string, string> Disassemble(string disassembler, byte[] code)

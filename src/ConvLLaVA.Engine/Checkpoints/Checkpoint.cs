@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Synthetic;
 using ConvLLaVA.Engine.Tensors;
 
@@ -127,6 +128,16 @@ public sealed class Checkpoint : IDisposable
     /// <exception cref="KeyNotFoundException">The tower has no such weight.</exception>
     /// <exception cref="ObjectDisposedException">The checkpoint is closed.</exception>
     public WeightTensor GetVision(string unprefixedName) => Find(_visionTensors, unprefixedName);
+
+    /// <summary>Refuses to quantise what is quantised, and an output head that is the embedding table.</summary>
+    /// <exception cref="InvalidInputException">It cannot be quantised that way.</exception>
+    internal void RequireQuantizable(QuantOptions options)
+    {
+        if (Config.Quantization is { } already)
+            throw new InvalidInputException($"{Directory} is quantised already ({already.Format.Name()}) and cannot be quantised to {options.Format.Name()}; take the checkpoint that it was made from.");
+        if (options.LmHead && Config.TieWordEmbeddings)
+            throw new InvalidInputException($"The output head of {Directory} is its embedding table, which is not quantised; leave the option for the head away.");
+    }
 
     /// <summary>Unmaps the files; no weight may be read afterwards. May be called again.</summary>
     public void Dispose()

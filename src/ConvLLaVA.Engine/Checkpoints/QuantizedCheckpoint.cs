@@ -1,5 +1,4 @@
 using System.Text.Json;
-using ConvLLaVA.Engine.Models;
 using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Win32.SafeHandles;
@@ -28,7 +27,7 @@ public static class QuantizedCheckpoint
         IProgress<LoadProgress>? progress = null, CancellationToken cancellation = default)
     {
         using Checkpoint checkpoint = Checkpoint.Open(source, new CheckpointOptions { VisionTower = visionTower });
-        ConvLlava.RequireQuantizable(checkpoint, options);
+        checkpoint.RequireQuantizable(options);
         var quantizer = new WeightQuantizer(options, threads, cancellation);
         NamedWeight[] language = [.. checkpoint.Tensors.Language.Select(pair => new NamedWeight(pair.Key, quantizer.Language(pair.Key, pair.Value)))];
         NamedWeight[] vision = [.. checkpoint.Tensors.Vision.Select(pair => new NamedWeight(pair.Key, quantizer.Vision(pair.Key, pair.Value)))];

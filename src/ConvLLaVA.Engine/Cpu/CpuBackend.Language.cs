@@ -144,7 +144,8 @@ public sealed unsafe partial class CpuBackend
 
     private readonly record struct QueryTile(int Sequence, int Start, int Count);
 
-    // Items are heads of tiles. The last tiles see the longest context and go first.
+    // Items are tiles of heads: those of a head follow each other and find its keys and values in the cache. The last tiles see the
+    // longest context and go first.
     private readonly struct AttentionWork(CpuKernels kernels, Scratch scratch, Tensor query, Tensor output, PagedBatch batch, KvPages pages, int layer,
         List<QueryTile> tiles) : IWork
     {
@@ -153,8 +154,8 @@ public sealed unsafe partial class CpuBackend
             int columns = query.Columns, headDim = pages.Layout.HeadDim, heads = columns / headDim, group = heads / pages.Layout.NumKeyValueHeads;
             for (int item = first; item < end; item++)
             {
-                QueryTile tile = tiles[tiles.Count - 1 - item / heads];
-                int head = item % heads;
+                QueryTile tile = tiles[tiles.Count - 1 - item % tiles.Count];
+                int head = item / tiles.Count;
                 nint at = (nint)tile.Start * columns + head * headDim;
                 kernels.Attention((float*)query.Data + at, (float*)output.Data + at, columns, tile.Count, batch.Positions.AsSpan(tile.Start, tile.Count),
                     batch.BlockTables.AsSpan(tile.Sequence * batch.MaxBlocks, batch.MaxBlocks), pages, layer, head / group, scratch.Of(worker));

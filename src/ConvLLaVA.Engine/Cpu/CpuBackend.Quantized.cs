@@ -84,7 +84,7 @@ public sealed unsafe partial class CpuBackend
         var work = new QuantizedWork(_quantKernels, call);
         // Panels that follow each other are one stream of memory, but each thread must find several pieces.
         int panels = _quantKernels.Panels(weight), each = Math.Clamp(panels / (8 * Threads), 1, MostPanels);
-        _pool.Run(panels, each, ref work);
+        _pool.RunInShares(panels, each, ref work);
     }
 
     private readonly struct PrepareWork(QuantInput input) : IWork

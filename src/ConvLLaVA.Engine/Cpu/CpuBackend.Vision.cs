@@ -89,7 +89,7 @@ public sealed unsafe partial class CpuBackend
         int across = (width + _kernels.DepthwiseWidth - 1) / _kernels.DepthwiseWidth;
         int rows = _kernels.DepthwiseRows;
         // Tall tasks are faster, but a small map must still make tasks for all threads.
-        if (Threads > 1 && (long)grid.Images * across * ((height + rows - 1) / rows) < 3L * Threads) rows = 1;
+        while (Threads > 1 && rows > 1 && (long)grid.Images * across * ((height + rows - 1) / rows) < 3L * Threads) rows /= 2;
         int down = (height + rows - 1) / rows;
         var call = new DepthwiseCall(input.Data, height, width, channels, taps.Filter, taps.Bias, weights.Weight, weights.Bias, weights.Epsilon, output.Data);
         var work = new DepthwiseWork(_kernels, _scratch, call, rows, down, across);

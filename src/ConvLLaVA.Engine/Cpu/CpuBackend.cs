@@ -82,7 +82,7 @@ public sealed unsafe partial class CpuBackend : IBackend
     public int PreferredTileRows(int columns)
     {
         // The expanded rows should stay in the last-level cache until they are consumed, and still make tasks for all threads.
-        long rows = 8L * 1024 * 1024 / Math.Max(1, (long)columns * sizeof(float));
+        long rows = GemmBlocks.Current.Wide / Math.Max(1, columns);
         return (int)Math.Clamp(rows / 192 * 192, 192, 9216);
     }
 

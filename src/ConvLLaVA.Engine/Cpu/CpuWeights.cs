@@ -9,11 +9,14 @@ namespace ConvLLaVA.Engine.Cpu;
 internal readonly record struct RowBlock(nint Data, int FirstRow, int Rows);
 
 /// <summary>A matrix product's weights: stored rows in place, and what follows the product in small float arrays.</summary>
-internal sealed class CpuLinear(int inFeatures, int outFeatures, DType dtype, RowBlock[] blocks, nint bias, nint scale)
+internal sealed class CpuLinear(int inFeatures, int outFeatures, DType dtype, RowBlock[] blocks, nint bias, nint scale, bool isFinite = false)
     : LinearWeight(inFeatures, outFeatures)
 {
     /// <summary>Type of the stored elements, the same in all blocks.</summary>
     public DType DType { get; } = dtype;
+
+    /// <summary>True when all elements have been found finite, which matters to <see cref="DType.Float16"/> only.</summary>
+    public bool IsFinite { get; } = isFinite;
 
     /// <summary>The blocks, one below the other. [out, in]</summary>
     public RowBlock[] Blocks { get; } = blocks;

@@ -9,6 +9,7 @@ namespace ConvLLaVA.Engine.Cpu;
 internal sealed class Sampler
 {
     private const uint One = 1u << 30; // the weight of the likeliest token
+    private const float LeastTopP = 1.2e-7f; // below it 1 - top_p would round to 1 and drop everything
     private readonly DrawCandidates _candidates = new();
     private readonly PriorityQueue<int, float> _best = new();
     private float[] _unchanged = []; // [vocab]
@@ -92,7 +93,7 @@ internal sealed class Sampler
         }
         ulong all = _candidates.Sum, dropped = 0;
         bool byWeight = topP < 1 || minP > 0;
-        if (byWeight) dropped = Math.Max(_candidates.ByWeight((ulong)((double)(1 - topP) * all)).Ahead, _candidates.Below((uint)(minP * One)));
+        if (byWeight) dropped = Math.Max(_candidates.ByWeight((ulong)((double)(1 - MathF.Max(topP, LeastTopP)) * all)).Ahead, _candidates.Below((uint)(minP * One)));
         ulong target = dropped + Math.Min((ulong)(Uniform(sampling.Seeds[row], sampling.Draws[row]) * (all - dropped)), all - dropped - 1);
         return byWeight ? _candidates.ByWeight(target).Id : _candidates.ById(target);
     }

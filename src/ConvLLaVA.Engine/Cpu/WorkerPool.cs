@@ -20,6 +20,7 @@ internal sealed unsafe class WorkerPool : IDisposable
     // Operations of a layer follow each other within microseconds, so a worker looks again for a while before it sleeps: being
     // woken by the system takes about 50 microseconds. With more threads than processors, looking would keep others from work.
     private static readonly long Patience = Stopwatch.Frequency / 10_000;
+    private const int Apart = 32; // numbers that different threads change lie on cache lines of their own
     private readonly long _patience;
 
     private readonly Thread[] _threads;
@@ -33,12 +34,14 @@ internal sealed unsafe class WorkerPool : IDisposable
     private bool _stop;
     private ExceptionDispatchInfo? _failure;
     private Counters _counters;
+    private readonly int[] _taken; // [threads, Apart], pieces taken from each worker's share
 
     /// <summary>Starts <paramref name="threads"/> - 1 threads; the caller of Run is the last one.</summary>
     public WorkerPool(int threads)
     {
         Threads = threads;
         _patience = threads > Environment.ProcessorCount ? 0 : Patience;
+        _taken = new int[threads * Apart];
         _threads = new Thread[threads - 1];
         _sleepers = new Sleeper[threads - 1];
         for (int i = 0; i < _threads.Length; i++)
@@ -88,6 +91,21 @@ internal sealed unsafe class WorkerPool : IDisposable
         }
         _work = null;
         _failure?.Throw();
+    }
+
+    /// <summary>The same for items that lie in memory one after the other and are read once: each worker takes its pieces in order from a share of its
+    /// own, so that it reads one stream, and from the others' shares when its own is done.</summary>
+    public void RunInShares<T>(int count, int each, ref T work) where T : struct, IWork
+    {
+        int pieces = (int)(((long)count + each - 1) / each);
+        if (pieces <= 1 || _threads.Length == 0)
+        {
+            Run(count, each, ref work);
+            return;
+        }
+        for (int worker = 0; worker < Threads; worker++) _taken[worker * Apart] = 0;
+        var shared = new Shared<T>(this, count, each, pieces, Unsafe.AsPointer(ref work)); // on the caller's stack, which waits here
+        Run(pieces, 1, ref shared);
     }
 
     /// <summary>The same with a delegate, for what is not done at every step. <paramref name="body"/> is given item and worker.</summary>
@@ -167,6 +185,28 @@ internal sealed unsafe class WorkerPool : IDisposable
         public void Do(int first, int end, int worker)
         {
             for (int item = first; item < end; item++) body(item, worker);
+        }
+    }
+
+    private readonly struct Shared<T>(WorkerPool pool, int count, int each, int pieces, void* work) : IWork where T : struct, IWork
+    {
+        // There are as many calls as pieces, and each call takes one: which one is decided here.
+        public void Do(int first, int end, int worker)
+        {
+            int piece = Take(worker);
+            Unsafe.AsRef<T>(work).Do(piece * each, Math.Min(count, (piece + 1) * each), worker);
+        }
+
+        private int Take(int worker)
+        {
+            for (int share = worker; ; share = share + 1 == pool.Threads ? 0 : share + 1)
+            {
+                int start = (int)((long)pieces * share / pool.Threads), size = (int)((long)pieces * (share + 1) / pool.Threads) - start;
+                ref int taken = ref pool._taken[share * Apart];
+                if (Volatile.Read(ref taken) >= size) continue;
+                int index = Interlocked.Increment(ref taken) - 1;
+                if (index < size) return start + index;
+            }
         }
     }
 

@@ -10,9 +10,6 @@ internal readonly record struct SamplingRow(GenerationOptions Options, SamplerSt
 /// <summary>Requests' options and histories to a step's <see cref="SamplingBatch"/>, and its results back.</summary>
 internal static class SamplingRows
 {
-    // Below it 1 - top_p would round to 1; the likeliest token, which always stays, is more probable than this in any vocabulary.
-    private const float LeastTopP = 1.2e-7f;
-
     /// <summary>Writes the rows.</summary>
     public static void Fill(SamplingBatch batch, List<SamplingRow> rows, int vocabulary)
     {
@@ -28,7 +25,7 @@ internal static class SamplingRows
             (GenerationOptions options, SamplerState state) = rows[i];
             batch.Temperatures[i] = options.Temperature;
             batch.TopK[i] = options.TopK;
-            batch.TopP[i] = Math.Max(options.TopP, LeastTopP);
+            batch.TopP[i] = options.TopP;
             batch.MinP[i] = options.MinP;
             batch.RepetitionPenalties[i] = options.RepetitionPenalty;
             batch.PresencePenalties[i] = options.PresencePenalty;

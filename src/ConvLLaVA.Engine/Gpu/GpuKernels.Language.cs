@@ -7,7 +7,6 @@ internal sealed partial class GpuKernels
 {
     private const int GemvScratchBytes = 32;
     private readonly Dictionary<(int Rows, int Epilogue, int Form), CudaFunction> _gemv = [];
-    private readonly Dictionary<(int Rows, int Form), CudaFunction> _gemvQkv = [];
     private readonly Dictionary<int, CudaFunction> _dequantise = [];
     private CudaFunction _embedTokens = null!;
     private CudaFunction _rmsNorm = null!;
@@ -203,7 +202,7 @@ internal sealed partial class GpuKernels
         for (int start = 0, count; start < rows; start += count)
         {
             count = GemvRows(rows - start, inFeatures, true);
-            CudaFunction kernel = _gemvQkv[(count, weight.Form)];
+            CudaFunction kernel = _gemv[(count, GemvEpilogue.RopeKv, weight.Form)];
             int shared = NormBytes(count, inFeatures);
             var arguments = default(KernelArguments);
             arguments.Add(x + (nint)((long)start * inFeatures * _elementBytes));
@@ -299,12 +298,10 @@ internal sealed partial class GpuKernels
 
     private void LoadProducts(int form)
     {
-        foreach (int rows in _shape.GemvRows)
+        foreach (ProductKernel product in _shape.Products(form))
         {
-            _gemvQkv.Add((rows, form), WithShared(Function(_shape.GemvQkv(rows, form)), _maxShared));
-            _gemv.Add((rows, GemvEpilogue.Add, form), Function(_shape.Gemv(rows, false, GemvEpilogue.Add, form)));
-            _gemv.Add((rows, GemvEpilogue.SwiGlu, form), WithShared(Function(_shape.Gemv(rows, true, GemvEpilogue.SwiGlu, form)), _maxShared));
-            _gemv.Add((rows, GemvEpilogue.Logits, form), Function(_shape.Gemv(rows, false, GemvEpilogue.Logits, form)));
+            CudaFunction kernel = Function(product.Spec);
+            _gemv.Add((product.Rows, product.Epilogue, form), product.Norm ? WithShared(kernel, _maxShared) : kernel);
         }
     }
 }

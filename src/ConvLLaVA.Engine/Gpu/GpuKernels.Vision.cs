@@ -109,6 +109,9 @@ internal sealed partial class GpuKernels
         return smallest;
     }
 
+    /// <summary>Flops of a value's bias and exact GELU, a multiply-add counted as two; the head of <c>bias_activation.cu</c> lists them.</summary>
+    internal const int GeluFlops = 22;
+
     /// <summary>y = gelu(y + bias) with the exact GELU, in place. [rows, columns]; bias may be zero for none.</summary>
     public void BiasGelu(nint y, nint bias, int rows, int columns)
     {
@@ -120,7 +123,7 @@ internal sealed partial class GpuKernels
         arguments.Add(rows);
         arguments.Add(columns);
         _stream.Launch(_gelu, new Dim3(across, down), new Dim3(Threads), 0, ref arguments,
-            new Cost("bias_gelu", 2L * rows * columns * _elementBytes, 25L * rows * columns));
+            new Cost("bias_gelu", 2L * rows * columns * _elementBytes, (long)GeluFlops * rows * columns));
     }
 
     /// <summary>One warp a row where a row fits a warp's registers, else one block.</summary>

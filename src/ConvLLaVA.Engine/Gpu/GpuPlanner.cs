@@ -9,6 +9,7 @@ internal sealed class GpuPlanner : SizingBackend
     private readonly KernelShape _shape;
     private readonly WeightArena _arena = new(null!, null!);
     private readonly WeightBinder _binder;
+    private readonly SortedSet<int> _forms = [];
 
     /// <summary>Plans for kernels of <paramref name="shape"/>.</summary>
     public GpuPlanner(KernelShape shape)
@@ -20,6 +21,9 @@ internal sealed class GpuPlanner : SizingBackend
     /// <summary>Bytes of all weights that were bound.</summary>
     public long WeightBytes => _arena.ByteLength;
 
+    /// <summary>Forms of quantised weights among them, of <see cref="KernelWeights"/>.</summary>
+    public IReadOnlyCollection<int> Forms => _forms;
+
     public override string Name => "cuda (planned)";
 
     public override DType ActivationType => _shape.Type;
@@ -28,7 +32,12 @@ internal sealed class GpuPlanner : SizingBackend
 
     public override int PaddedDecodeRows(int rows) => GpuScratch.PaddedDecodeRows(rows);
 
-    public override LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null) => _binder.LoadLinear(rowBlocks, bias, scale);
+    public override LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null)
+    {
+        GpuLinear linear = _binder.LoadLinear(rowBlocks, bias, scale);
+        if (linear.Form != KernelWeights.Stored) _forms.Add(linear.Form);
+        return linear;
+    }
 
     public override LinearWeight LoadPatchConvolution(WeightTensor weight, WeightTensor bias) => _binder.LoadPatchConvolution(weight, bias);
 

@@ -107,16 +107,20 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
         };
         specs.AddRange(DepthwiseTiles.Select(DepthwiseNorm));
         if (!Deterministic) specs.Add(DecodeAttention);
-        specs.AddRange(Products(KernelWeights.Stored));
+        specs.AddRange(Products(KernelWeights.Stored).Select(product => product.Spec));
         return specs;
     }
 
     /// <summary>What a model with quantised weights uses besides.</summary>
     /// <param name="weights">The weights' form, of <see cref="KernelWeights"/>.</param>
-    public IReadOnlyList<KernelSpec> Quantised(int weights) => [Dequantise(weights), .. Products(weights)];
+    public IReadOnlyList<KernelSpec> Quantised(int weights) => [Dequantise(weights), .. Products(weights).Select(product => product.Spec)];
 
-    private IEnumerable<KernelSpec> Products(int weights) => GemvRows.SelectMany(rows => (KernelSpec[])
-        [GemvQkv(rows, weights), Gemv(rows, false, GemvEpilogue.Add, weights), Gemv(rows, true, GemvEpilogue.SwiGlu, weights), Gemv(rows, false, GemvEpilogue.Logits, weights)]);
+    /// <summary>The matrix products of few rows, of weights in one form: what is compiled is what is loaded.</summary>
+    public IEnumerable<ProductKernel> Products(int weights) => GemvRows.SelectMany(rows => (ProductKernel[])
+    [
+        new(GemvQkv(rows, weights), rows, GemvEpilogue.RopeKv, true), new(Gemv(rows, false, GemvEpilogue.Add, weights), rows, GemvEpilogue.Add, false),
+        new(Gemv(rows, true, GemvEpilogue.SwiGlu, weights), rows, GemvEpilogue.SwiGlu, true), new(Gemv(rows, false, GemvEpilogue.Logits, weights), rows, GemvEpilogue.Logits, false),
+    ]);
 
     private static string[] WeightsOf(int weights) => weights == KernelWeights.Stored ? [] : [$"WEIGHTS={weights}"];
 
@@ -131,9 +135,19 @@ internal sealed record KernelShape(DType Type, int HeadDim, int Heads, int KeyVa
     private KernelSpec OfHeads(string file, params string[] constants) => Plain(file, [$"HEAD_DIM={HeadDim}", $"PAGE_SIZE={BlockSize}", .. constants]);
 }
 
+/// <summary>A kernel that multiplies few rows.</summary>
+/// <param name="Spec">Its specialisation.</param>
+/// <param name="Rows">Rows that it takes.</param>
+/// <param name="Epilogue">What it does with its sums, of <see cref="GemvEpilogue"/>.</param>
+/// <param name="Norm">Whether it normalises its input, which is then in shared memory.</param>
+internal readonly record struct ProductKernel(KernelSpec Spec, int Rows, int Epilogue, bool Norm);
+
 /// <summary>What a GEMV kernel does with its sums.</summary>
 internal static class GemvEpilogue
 {
+    /// <summary>Rotates queries and keys, and writes keys and values into their pages. No EPILOGUE of <c>gemv.cu</c>: <c>gemv_qkv.cu</c> does nothing else.</summary>
+    public const int RopeKv = -1;
+
     /// <summary>Adds them onto y.</summary>
     public const int Add = 2;
 

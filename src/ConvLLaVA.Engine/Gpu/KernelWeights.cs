@@ -1,4 +1,4 @@
-using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;
 

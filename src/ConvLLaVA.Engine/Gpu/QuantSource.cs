@@ -51,7 +51,8 @@ internal sealed class QuantScaleSource(IReadOnlyList<WeightTensor> parts) : Weig
             }
             int count = (int)Math.Min(tensor.Layout.ScaleCount - start, destination.Length / size);
             Span<byte> to = destination[..(count * size)];
-            if (tensor.Format is QuantFormat.Nf4 or QuantFormat.Int8) Expand(tensor, start, MemoryMarshal.Cast<byte, float>(to));
+            if (tensor.Format == QuantFormat.Nf4) Nf4.ExpandScales(tensor, start, MemoryMarshal.Cast<byte, float>(to));
+            else if (tensor.Format == QuantFormat.Int8) Divide(tensor, start, MemoryMarshal.Cast<byte, float>(to));
             else new ReadOnlySpan<byte>((byte*)tensor.Bytes.Scales + (start * size), to.Length).CopyTo(to);
             destination = destination[to.Length..];
             if (destination.IsEmpty) return;
@@ -59,15 +60,10 @@ internal sealed class QuantScaleSource(IReadOnlyList<WeightTensor> parts) : Weig
         }
     }
 
-    private static unsafe void Expand(QuantizedTensor tensor, long start, Span<float> to)
+    private static unsafe void Divide(QuantizedTensor tensor, long start, Span<float> to)
     {
-        QuantizedBytes bytes = tensor.Bytes;
-        for (int i = 0; i < to.Length; i++)
-        {
-            to[i] = tensor.Format == QuantFormat.Int8
-                ? ((float*)bytes.Scales)[start + i] / 127
-                : (Nf4.ScaleMap[((byte*)bytes.Scales)[start + i]] * ((float*)bytes.AbsMax)[(start + i) / QuantLayout.ScalesPerAbsMax]) + bytes.Offset;
-        }
+        float* scales = (float*)tensor.Bytes.Scales + start;
+        for (int i = 0; i < to.Length; i++) to[i] = scales[i] / 127;
     }
 }
 

@@ -1,4 +1,3 @@
-using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Gpu;
@@ -90,7 +89,10 @@ internal sealed class WeightBinder(WeightArena arena, DType type, long scratchBy
     }
 
     /// <summary>Rows of a quantised matrix that are turned into <see cref="DType"/> together for a product of many rows.</summary>
-    public int TileRows(int rows, int inFeatures)
+    public int TileRows(int rows, int inFeatures) => TileRows(rows, inFeatures, type, scratchBytes);
+
+    /// <inheritdoc cref="TileRows(int, int)"/>
+    public static int TileRows(int rows, int inFeatures, DType type, long scratchBytes)
     {
         int most = (int)Math.Max(1, scratchBytes / ((long)inFeatures * type.SizeInBytes()));
         return Math.Min(rows, most > 256 ? most / 256 * 256 : most);

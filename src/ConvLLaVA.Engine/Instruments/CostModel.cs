@@ -22,11 +22,13 @@ internal static class CostModel
 
     public static OperationCost Linear(Tensor input, LinearWeight weight, Activation activation, Tensor output, IBackend backend)
         => new(activation == Activation.Gelu ? "linear + GELU" : "linear", input.ByteLength + output.ByteLength + Bytes(weight, backend), Product(input.Rows, weight),
-            input.Rows, input.Columns, weight.OutFeatures);
+            input.Rows, input.Columns, weight.OutFeatures)
+        { Weights = [weight] };
 
     public static OperationCost LinearResidual(Tensor input, LinearWeight weight, Tensor accumulator, IBackend backend)
         => new("linear + residual", input.ByteLength + (2 * accumulator.ByteLength) + Bytes(weight, backend), Product(input.Rows, weight),
-            input.Rows, input.Columns, weight.OutFeatures);
+            input.Rows, input.Columns, weight.OutFeatures)
+        { Weights = [weight] };
 
     public static OperationCost Copy(Tensor source) => new("copy", 2 * source.ByteLength, 0, source.Rows, source.Columns, source.Columns);
 
@@ -39,7 +41,8 @@ internal static class CostModel
     {
         long written = 2L * input.Rows * kv.Layout.NumKeyValueHeads * rope.HeadDim * ElementBytes(backend);
         return new("norm + QKV + RoPE", input.ByteLength + Bytes(qkv, backend) + query.ByteLength + written, Product(input.Rows, qkv) + (NormFlops * Elements(input)),
-            input.Rows, input.Columns, qkv.OutFeatures);
+            input.Rows, input.Columns, qkv.OutFeatures)
+        { Weights = [qkv] };
     }
 
     public static OperationCost PagedAttention(Tensor query, PagedBatch batch, KvStorage kv, IBackend backend)
@@ -58,11 +61,13 @@ internal static class CostModel
 
     public static OperationCost NormGatedMlpResidual(Tensor hidden, LinearWeight gateUp, LinearWeight down, IBackend backend) => new("norm + gated MLP",
         (2 * hidden.ByteLength) + Bytes(gateUp, backend) + Bytes(down, backend), Product(hidden.Rows, gateUp) + Product(hidden.Rows, down),
-        hidden.Rows, hidden.Columns, gateUp.OutFeatures / 2);
+        hidden.Rows, hidden.Columns, gateUp.OutFeatures / 2)
+    { Weights = [gateUp, down] };
 
     public static OperationCost NormLogits(Tensor hidden, PagedBatch batch, LinearWeight head, Tensor logits, IBackend backend) => new("norm + logits",
         ((long)batch.LogitCount * hidden.Columns * hidden.DType.SizeInBytes()) + Bytes(head, backend) + logits.ByteLength, Product(batch.LogitCount, head),
-        batch.LogitCount, hidden.Columns, head.OutFeatures);
+        batch.LogitCount, hidden.Columns, head.OutFeatures)
+    { Weights = [head] };
 
     public static OperationCost Sample(Tensor logits, PagedBatch batch)
         => new("sample", logits.ByteLength * (batch.Sampling.WantsLogProbs ? 2 : 1), 0, logits.Rows, logits.Columns, 1);

@@ -3,6 +3,7 @@ using ConvLLaVA.Cuda;
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -39,11 +40,12 @@ public sealed record KernelRow(string Kernel, string Constants, string Dtype, st
 /// <summary>Everything that compiling a model's kernels gave.</summary>
 /// <param name="Schema">Version of this format.</param>
 /// <param name="Model">The model.</param>
+/// <param name="Quantized">Format of its quantised weights; null for none.</param>
 /// <param name="Compiler">NVRTC's version.</param>
 /// <param name="Gpu">The GPU whose datasheet the bounds are of; null for none.</param>
 /// <param name="Context">Tokens of context that decoding is looked at with.</param>
 /// <param name="Rows">One an entry point, specialisation and architecture.</param>
-public sealed record KernelReport(int Schema, string Model, string Compiler, string? Gpu, int Context, IReadOnlyList<KernelRow> Rows);
+public sealed record KernelReport(int Schema, string Model, string? Quantized, string Compiler, string? Gpu, int Context, IReadOnlyList<KernelRow> Rows);
 
 /// <summary>Compiles the kernels of a model without a driver, into a folder that serves as a read-only kernel cache.</summary>
 public sealed class KernelBuild
@@ -54,20 +56,27 @@ public sealed class KernelBuild
     private readonly IReadOnlyList<DType> _types;
     private readonly IReadOnlyList<int> _architectures;
     private readonly string? _kernelFolder;
+    private readonly QuantOptions? _quantize;
+    private readonly QuantFormat? _format;
+    private readonly IReadOnlyCollection<int> _forms;
 
     /// <summary>Decides what to compile.</summary>
     /// <param name="model">A folder or <c>synth:PRESET</c>.</param>
     /// <param name="types">Storage types; empty for the one the model is stored in.</param>
     /// <param name="architectures">Architectures, e.g. 80 and 90.</param>
     /// <param name="kernelFolder">Kernel sources that stand in for the built-in ones, or null.</param>
-    /// <exception cref="InvalidInputException">There is no such model.</exception>
-    public KernelBuild(string model, IReadOnlyList<DType> types, IReadOnlyList<int> architectures, string? kernelFolder = null)
+    /// <param name="quantize">What will be quantised while loading, or null. A folder of quantised weights brings its own kernels.</param>
+    /// <exception cref="InvalidInputException">There is no such model, or it cannot be quantised that way.</exception>
+    public KernelBuild(string model, IReadOnlyList<DType> types, IReadOnlyList<int> architectures, string? kernelFolder = null, QuantOptions? quantize = null)
     {
         _model = model;
         _architectures = architectures;
         _kernelFolder = kernelFolder;
+        _quantize = quantize;
         using Checkpoint checkpoint = Checkpoint.Open(model);
+        if (quantize is not null) checkpoint.RequireQuantizable(quantize);
         LlavaConfig config = checkpoint.Config;
+        _format = (quantize ?? config.Quantization)?.Format;
         _heads = new HeadShape(config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads);
         _types = types.Count > 0 ? types : [Backends.GpuType(new LoadOptions(), checkpoint)];
         foreach (int architecture in architectures)
@@ -75,6 +84,7 @@ public sealed class KernelBuild
             if (architecture < CudaAvailability.MinimumArchitecture) throw new InvalidInputException($"The kernels are written for sm_{CudaAvailability.MinimumArchitecture} and newer, not for sm_{architecture}.");
             if (architecture < 80 && _types.Contains(DType.BFloat16)) throw new InvalidInputException($"sm_{architecture} has no bfloat16 arithmetic (sm_80 and newer have): build for --dtype float16.");
         }
+        _forms = PlannedCost.Forms(checkpoint, _types[0], quantize);
     }
 
     /// <summary>Everything that would be compiled.</summary>
@@ -100,7 +110,7 @@ public sealed class KernelBuild
         var sources = new KernelSources(_kernelFolder);
         var cache = new KernelCache(folder);
         Dictionary<int, KernelCompiler> compilers = _architectures.ToDictionary(architecture => architecture, architecture => new KernelCompiler(sources, cache, architecture, NullLogger.Instance));
-        Dictionary<DType, KernelWorkload> workloads = _types.ToDictionary(type => type, type => new KernelWorkload(_model, type));
+        Dictionary<DType, KernelWorkload> workloads = _types.ToDictionary(type => type, type => new KernelWorkload(_model, type, _quantize));
         (KernelShape Shape, KernelSpec Spec)[] all = [.. Specs()];
         var rows = new List<KernelRow>[all.Length];
         int done = 0;
@@ -119,13 +129,13 @@ public sealed class KernelBuild
             throw several.InnerExceptions[0] is ConvLlavaException known ? known : new ConvLlavaException(several.InnerExceptions[0].Message, several.InnerExceptions[0]);
         }
         if (cache.WriteProblem is { } problem) throw new InvalidInputException($"{folder} cannot be written: {problem}");
-        return new KernelReport(1, _model, string.Create(CultureInfo.InvariantCulture, $"NVRTC {NvrtcCompiler.Version}"), gpu?.Title, workloads[_types[0]].Context, [.. rows.SelectMany(row => row)]);
+        return new KernelReport(1, _model, _format?.Name(), string.Create(CultureInfo.InvariantCulture, $"NVRTC {NvrtcCompiler.Version}"), gpu?.Title, workloads[_types[0]].Context, [.. rows.SelectMany(row => row)]);
     }
 
     private IEnumerable<(KernelShape Shape, KernelSpec Spec)> Specs() => _architectures.SelectMany(architecture => _types.SelectMany(type =>
     {
         var shape = new KernelShape(type, _heads.HeadDim, _heads.Heads, _heads.KeyValueHeads, ModelRunner.BlockSize, MaxDecodeRows, false, architecture);
-        return shape.All().Select(spec => (shape, spec));
+        return shape.All().Concat(_forms.SelectMany(shape.Quantised)).Select(spec => (shape, spec));
     }));
 
     private static IEnumerable<KernelRow> Rows(KernelShape shape, KernelSpec spec, NvrtcImage image, KernelWorkload workload, DatasheetGpu? gpu)

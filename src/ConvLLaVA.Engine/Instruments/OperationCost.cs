@@ -1,3 +1,5 @@
+using ConvLLaVA.Engine.Tensors;
+
 namespace ConvLLaVA.Engine.Instruments;
 
 /// <summary>What an operation must move and compute at least: every input, weight and output once.</summary>
@@ -9,6 +11,9 @@ namespace ConvLLaVA.Engine.Instruments;
 /// <param name="Outputs">Columns of the output.</param>
 public readonly record struct OperationCost(string Name, long Bytes, long Flops, int Rows = 0, int Inputs = 0, int Outputs = 0)
 {
+    /// <summary>The matrices it multiplies by, in order; null for none.</summary>
+    public IReadOnlyList<LinearWeight>? Weights { get; init; }
+
     /// <summary>Name and shape.</summary>
     public string Described => Inputs == 0 ? Name : Inputs == Outputs ? $"{Name} [{Rows}, {Inputs}]" : $"{Name} [{Rows}, {Inputs}] -> {Outputs}";
 }

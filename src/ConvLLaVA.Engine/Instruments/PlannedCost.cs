@@ -1,6 +1,7 @@
 using ConvLLaVA.Engine.Checkpoints;
 using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Models;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Instruments;
@@ -19,14 +20,14 @@ internal static class PlannedCost
         => Sum(StepOperations(model, type, [.. Enumerable.Repeat(new SequencePiece(context, 1), sequences)]));
 
     /// <summary>The operations of <see cref="Encoding"/>.</summary>
-    public static IReadOnlyList<OperationCost> EncodingOperations(string model, DType type, int batch) => Plan(model, type, (networks, backend, workspace, size) =>
+    public static IReadOnlyList<OperationCost> EncodingOperations(string model, DType type, int batch, QuantOptions? quantize = null) => Plan(model, type, quantize, (networks, backend, workspace, size) =>
     {
         (Tensor features, _) = networks.Vision.Forward(backend, new ImageBatch([.. Enumerable.Repeat(Array.Empty<byte>(), batch)], size, size, []), workspace);
         networks.Projector.Forward(backend, features, workspace.Take(features.Rows, networks.Language.HiddenSize), workspace);
     });
 
     /// <summary>The operations of a step.</summary>
-    public static IReadOnlyList<OperationCost> StepOperations(string model, DType type, IReadOnlyList<SequencePiece> pieces) => Plan(model, type, (networks, backend, workspace, _) =>
+    public static IReadOnlyList<OperationCost> StepOperations(string model, DType type, IReadOnlyList<SequencePiece> pieces, QuantOptions? quantize = null) => Plan(model, type, quantize, (networks, backend, workspace, _) =>
     {
         int pages = (pieces.Max(piece => piece.Start + piece.Count) + ModelRunner.BlockSize - 1) / ModelRunner.BlockSize;
         PagedBatch batch = InstrumentBackend.StepOf(pieces, ModelRunner.BlockSize, pages);
@@ -42,12 +43,33 @@ internal static class PlannedCost
         return (LlavaModel.TokensPerTile(checkpoint.Vision, height, width), checkpoint.Config.MaxPositionEmbeddings, checkpoint.Config.HiddenSize);
     }
 
-    private static IReadOnlyList<OperationCost> Plan(string model, DType type, Action<LlavaModel, IBackend, Workspace, int> work)
+    /// <summary>The forms, of <see cref="KernelWeights"/>, that the weights of a model have on a GPU besides the plain one.</summary>
+    /// <param name="checkpoint">The model, which may be a quantised one.</param>
+    /// <param name="type">Storage type.</param>
+    /// <param name="quantize">What is quantised while loading, or null.</param>
+    public static IReadOnlyCollection<int> Forms(Checkpoint checkpoint, DType type, QuantOptions? quantize)
+    {
+        using GpuPlanner planner = PlannerFor(checkpoint.Config, type);
+        Networks(planner, checkpoint, quantize);
+        return planner.Forms;
+    }
+
+    private static GpuPlanner PlannerFor(LlavaConfig config, DType type)
+        => new(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, 16, false, 90));
+
+    /// <summary>The networks with their weights' shapes and forms: a planner asks for no bytes, so nothing is quantised.</summary>
+    private static LlavaModel Networks(GpuPlanner planner, Checkpoint checkpoint, QuantOptions? quantize)
+    {
+        if (quantize is null) return new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        var quantizer = new WeightQuantizer(quantize, 1, CancellationToken.None);
+        return new LlavaModel(planner, checkpoint, name => quantizer.Language(name, checkpoint.Get(name)), name => quantizer.Vision(name, checkpoint.GetVision(name)));
+    }
+
+    private static IReadOnlyList<OperationCost> Plan(string model, DType type, QuantOptions? quantize, Action<LlavaModel, IBackend, Workspace, int> work)
     {
         using Checkpoint checkpoint = Checkpoint.Open(model, new CheckpointOptions { SyntheticType = type });
-        LlavaConfig config = checkpoint.Config;
-        using var planner = new GpuPlanner(new KernelShape(type, config.HeadDim, config.NumAttentionHeads, config.NumKeyValueHeads, ModelRunner.BlockSize, 16, false, 90));
-        var networks = new LlavaModel(planner, checkpoint, checkpoint.Get, checkpoint.GetVision);
+        using GpuPlanner planner = PlannerFor(checkpoint.Config, type);
+        LlavaModel networks = Networks(planner, checkpoint, quantize);
         var list = new Listing();
         using var observed = new ObservedBackend(new PlanningBackend(planner), list, tellsPlanned: true);
         using var workspace = Workspace.ForPlanning(type);

@@ -1,3 +1,5 @@
+using ConvLLaVA.Engine.Tensors;
+
 namespace ConvLLaVA.Engine.Quantization;
 
 /// <summary>The code tables of nf4. The sixteen values are the quantiles of a normal distribution that the original's 4-bit library uses;
@@ -30,6 +32,18 @@ public static class Nf4
             else high = middle;
         }
         return low;
+    }
+
+    /// <summary>Scales of a matrix in full, second level and offset applied, from number <paramref name="first"/> on. All of them are
+    /// <see cref="QuantLayout.ScaleCount"/>: [out, in / 64] unless blocks cross rows.</summary>
+    public static unsafe void ExpandScales(QuantizedTensor tensor, long first, Span<float> destination)
+    {
+        QuantizedBytes bytes = tensor.Bytes;
+        for (int i = 0; i < destination.Length; i++)
+        {
+            float absMax = ((float*)bytes.AbsMax)[(first + i) / QuantLayout.ScalesPerAbsMax];
+            destination[i] = (ScaleMap[((byte*)bytes.Scales)[first + i]] * absMax) + bytes.Offset;
+        }
     }
 
     /// <summary>Seven decades from 1e-6 to 1; decade i is cut into 2^i equal parts, whose middles are values, of both signs; then 0 and 1.</summary>

@@ -1,3 +1,5 @@
+using ConvLLaVA.Engine.Tensors;
+
 namespace ConvLLaVA.Engine.Quantization;
 
 /// <summary>Which weights are quantised and how. Those of the decoder's layers and of the projector always are; embeddings, norms, biases,

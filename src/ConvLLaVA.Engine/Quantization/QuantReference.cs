@@ -1,3 +1,4 @@
+using ConvLLaVA.Engine.Tensors;
 using System.Runtime.InteropServices;
 
 namespace ConvLLaVA.Engine.Quantization;

@@ -41,7 +41,7 @@ public interface IBackend : IDisposable
     /// <summary>Binds <paramref name="rowBlocks"/>, each <c>[out_k, in]</c>, one below the other, with an optional bias <c>[out]</c>
     /// and an optional per-output factor <c>[out]</c> (ConvNeXt's layer scale) that also multiplies the bias. Blocks are all stored in floats
     /// or all quantised (<see cref="WeightTensor.Quantized"/>) in one format; bias and factor are never quantised. A backend may let
-    /// go of a quantised block's bytes (<see cref="Quantization.QuantizedTensor.Release"/>) once it has taken them.</summary>
+    /// go of a quantised block's bytes (<see cref="QuantizedTensor.Release"/>) once it has taken them.</summary>
     LinearWeight LoadLinear(IReadOnlyList<WeightTensor> rowBlocks, WeightTensor? bias = null, WeightTensor? scale = null);
 
     /// <summary>Binds a convolution <c>[out, in, k, k]</c> with stride k and no padding as a matrix over gathered rows, in the column

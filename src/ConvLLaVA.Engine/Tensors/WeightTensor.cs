@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using ConvLLaVA.Engine.Quantization;
 
 namespace ConvLLaVA.Engine.Tensors;
 

@@ -160,4 +160,37 @@ public sealed class BackendTests
         pool.Dispose();
         Assert.Throws<ObjectDisposedException>(() => pool.Run(2, (_, _) => { }));
     }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(5)]
+    public void WorkerPool_InShares_RunsEveryItemOnce_AndGoesOnAfterAnException(int threads)
+    {
+        using var pool = new WorkerPool(threads);
+        for (int round = 0; round < 1000; round++)
+        {
+            var counting = new CountingWork(new int[round % 61], -1);
+            pool.RunInShares(counting.Done.Length, 1 + (round % 5), ref counting);
+            Assert.All(counting.Done, count => Assert.Equal(1, count));
+            if (counting.Done.Length == 0) continue;
+            var failing = new CountingWork(new int[counting.Done.Length], round % counting.Done.Length);
+            Assert.Throws<InvalidOperationException>(() => pool.RunInShares(failing.Done.Length, 3, ref failing));
+        }
+    }
+
+    private readonly struct CountingWork(int[] done, int failing) : IWork
+    {
+        public int[] Done => done;
+
+        public void Do(int first, int end, int worker)
+        {
+            Assert.True(first < end);
+            for (int item = first; item < end; item++)
+            {
+                if (item == failing) throw new InvalidOperationException("item");
+                Interlocked.Increment(ref done[item]);
+            }
+        }
+    }
 }

@@ -34,7 +34,7 @@ public sealed class LinearTests
     {
         using var bench = new Workbench(path);
         var random = new Random(2);
-        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100) })
+        foreach ((int m, int n, int k) in new[] { (1, 70, 1700), (13, 200, 800), (200, 9, 1537), (6, 300, 768), (130, 210, 100), (790, 60, 1600) })
         {
             float[] x = Workbench.Random(random, m * k), w = Workbench.Random(random, n * k);
             Tensor y = bench.Empty(m, n);
@@ -146,5 +146,32 @@ public sealed class LinearTests
         Assert.Throws<ArgumentException>(() => bench.Backend.Linear(x, weight, Activation.None, bench.Empty(2, 4)));
         Assert.Throws<ArgumentException>(() => bench.Backend.Linear(x, weight, Activation.None, bench.Empty(1, 3)));
         Assert.Throws<ArgumentException>(() => bench.Backend.LinearResidual(bench.Empty(2, 5), weight, bench.Empty(2, 3)));
+    }
+
+    [Theory, MemberData(nameof(Paths))]
+    public void Linear_HalfWeights_KeepInfinityNanAndSubnormals(CpuPath path)
+    {
+        const int n = 6, k = 1600;
+        using var bench = new Workbench(path);
+        float[] ones = Enumerable.Repeat(1f, 64 * k).ToArray();
+        foreach (int m in new[] { 1, 2, 5, 64 })
+            foreach (int at in new[] { 0, 1, 799, k - 1 })
+            {
+                float[] w = Enumerable.Repeat(1f / (1 << 24), n * k).ToArray(); // the smallest subnormal
+                Tensor y = bench.Empty(m, n);
+                bench.Backend.Linear(bench.Matrix(ones[..(m * k)], m), bench.Linear(w, n, DType.Float16), Activation.None, y);
+                Assert.All(bench.Get(y), value => Assert.Equal(k / (float)(1 << 24), value));
+
+                (w[at], w[k + at], w[(2 * k) + at]) = (float.PositiveInfinity, float.NegativeInfinity, float.NaN);
+                w[(3 * k) + at] = 65504; // the largest finite
+                bench.Backend.Linear(bench.Matrix(ones[..(m * k)], m), bench.Linear(w, n, DType.Float16), Activation.None, y);
+                float[] found = bench.Get(y);
+                for (int row = 0; row < m; row++)
+                {
+                    Assert.Equal([float.PositiveInfinity, float.NegativeInfinity, float.NaN], found[(row * n)..((row * n) + 3)]);
+                    Assert.Equal(65504, found[(row * n) + 3], 0.01f);
+                    Assert.Equal(k / (float)(1 << 24), found[(row * n) + 4]);
+                }
+            }
     }
 }

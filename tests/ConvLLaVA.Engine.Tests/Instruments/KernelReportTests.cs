@@ -1,5 +1,6 @@
 using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Instruments;
+using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using Xunit;
 
@@ -95,6 +96,61 @@ public sealed class KernelReportTests
         Assert.InRange(attention.Bytes, 701L * 524_288, 702L * 524_288);
         Assert.Equal(42, workload.Of(shape.DepthwiseNorm(6), "depthwise_norm")!.Launches);
         Assert.Null(workload.Of(shape.DecodeAttention, "attention_combine"));
+    }
+
+    /// <summary>The matrices of a layer of 7B as they are multiplied. [out, in]</summary>
+    private static readonly (long Out, long In)[] Layer = [(3 * 4096, 4096), (4096, 4096), (2 * 11008, 4096), (4096, 11008)];
+
+    [Theory]
+    [InlineData(QuantFormat.Q8, 2, 2, 32)] // half bytes of a code; bytes of a scale; weights of it, 0 for a row
+    [InlineData(QuantFormat.Q8Row, 2, 4, 0)]
+    [InlineData(QuantFormat.Q4, 1, 2, 32)]
+    [InlineData(QuantFormat.Q4Group128, 1, 2, 128)]
+    [InlineData(QuantFormat.Fp8, 2, 4, 0)]
+    [InlineData(QuantFormat.Nf4, 1, 4, 64)]
+    [InlineData(QuantFormat.Int8, 2, 4, 0)]
+    public void TheWorkOnQuantisedWeights_IsTheirCodesAndScales(QuantFormat format, int halves, int scaleBytes, int group)
+    {
+        var workload = new KernelWorkload("synth:7b-1536", DType.BFloat16, new QuantOptions(format));
+        var shape = new KernelShape(DType.BFloat16, 128, 32, 32, 16, 16, false, 90);
+        int form = KernelWeights.Of(format);
+        foreach (int rows in shape.GemvRows)
+        {
+            KernelWork?[] works = [.. shape.Products(form).Where(product => product.Rows == rows && product.Epilogue != GemvEpilogue.Logits).Select(Of)];
+            Assert.Equal(32 * Layer.Sum(matrix => Bytes(matrix.Out, matrix.In)), works.Sum(work => work!.Bytes));
+            Assert.Equal(32 * rows * Layer.Sum(matrix => 2 * matrix.Out * matrix.In), works.Sum(work => work!.Flops));
+            Assert.Equal(32 * 4, works.Sum(work => work!.Launches));
+        }
+        // The head stays in 16 bits, and everything in 16 bits but the head is left without work.
+        Assert.Equal([GemvEpilogue.Logits], shape.Products(KernelWeights.Stored).Where(product => product.Rows == 1 && Of(product) is not null).Select(product => product.Epilogue));
+        Assert.Equal(2 * 32000L * 4096, Of(shape.Products(KernelWeights.Stored).First(product => product.Epilogue == GemvEpilogue.Logits))!.Bytes);
+        Assert.Null(Of(shape.Products(form).First(product => product.Epilogue == GemvEpilogue.Logits)));
+        // A picture meets the projector's two matrices, a prompt the layers': tiles of 64 MiB, 2 + 1 + 3 + 2 of them a layer.
+        (long Out, long In)[] dequantised = [(4096, 3072), (4096, 4096), .. Enumerable.Repeat(Layer, 32).SelectMany(layer => layer)];
+        KernelWork many = workload.Of(shape.Dequantise(form), "dequantise")!;
+        Assert.Equal(("picture + prompt of 636", 2 + 32 * 8), (many.What, many.Launches));
+        Assert.Equal(dequantised.Sum(matrix => Bytes(matrix.Out, matrix.In) + 2 * matrix.Out * matrix.In), many.Bytes);
+        Assert.Equal(dequantised.Sum(matrix => 2 * matrix.Out * matrix.In), many.Flops);
+
+        KernelWork? Of(ProductKernel product) => workload.Of(product.Spec, Path.GetFileNameWithoutExtension(product.Spec.File));
+        long Bytes(long outFeatures, long inFeatures) => outFeatures * inFeatures * halves / 2 + outFeatures * (group == 0 ? 1 : inFeatures / group) * scaleBytes;
+    }
+
+    [Fact]
+    public void AQuantisedHead_HasWorkOfItsOwn()
+    {
+        var workload = new KernelWorkload("synth:7b-1536", DType.BFloat16, new QuantOptions(QuantFormat.Q4, LmHead: true));
+        var shape = new KernelShape(DType.BFloat16, 128, 32, 32, 16, 16, false, 90);
+        Assert.Equal(32000L * 4096 / 2 + 32000L * 4096 / 32 * 2, workload.Of(shape.Gemv(1, false, GemvEpilogue.Logits, KernelWeights.Of(QuantFormat.Q4)), "gemv")!.Bytes);
+        Assert.Null(workload.Of(shape.Gemv(1, false, GemvEpilogue.Logits), "gemv"));
+    }
+
+    [Fact]
+    public void APassOfGelu_CountsWhatItsKernelSays()
+    {
+        KernelWork work = new KernelWorkload("synth:7b-1536", DType.BFloat16).Of(new KernelShape(DType.BFloat16, 128, 32, 32, 16, 16, false, 90).Plain("bias_activation.cu", "ACTIVATION=1"), "bias_activation")!;
+        Assert.Equal(2 * 2 * work.Flops, work.Bytes * GpuKernels.GeluFlops); // two elements of two bytes a value
+        Assert.Contains($"Flops: {GpuKernels.GeluFlops} an element", new KernelSources().Text("bias_activation.cu"), StringComparison.Ordinal);
     }
 
     [Theory]

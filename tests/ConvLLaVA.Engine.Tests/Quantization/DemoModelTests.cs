@@ -1,6 +1,7 @@
 using ConvLLaVA.Engine.Generation;
 using ConvLLaVA.Engine.Instruments;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 using Xunit;
 
 namespace ConvLLaVA.Engine.Tests.Quantization;

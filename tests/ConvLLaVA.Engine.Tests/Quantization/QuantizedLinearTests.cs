@@ -1,5 +1,4 @@
 using ConvLLaVA.Engine.Cpu;
-using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 using ConvLLaVA.Engine.Tests.Cpu;
 using FsCheck;

@@ -1,5 +1,5 @@
 using ConvLLaVA.Cuda;
-using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 using Xunit;
 
 namespace ConvLLaVA.Kernels.Tests.Language;

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using ConvLLaVA.Engine.Gpu;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Kernels.Tests.Language;
 
@@ -41,7 +42,7 @@ internal sealed class QuantMatrix
             if (format == QuantFormat.Nf4)
             {
                 _expanded = new float[layout.ScaleCount];
-                tensor.ExpandScales(_expanded);
+                Nf4.ExpandScales(tensor, 0, _expanded);
             }
         }
     }

@@ -28,7 +28,7 @@ internal static class SamplingReference
         if (rule.TopP < 1 || rule.MinP > 0)
         {
             tokens = [.. tokens.OrderBy(token => token.Weight).ThenByDescending(token => token.Id)];
-            ulong limit = (ulong)((double)(1 - rule.TopP) * all);
+            ulong limit = (ulong)((double)(1 - Math.Max(rule.TopP, 1.2e-7f)) * all);
             uint least = (uint)(rule.MinP * One);
             foreach ((uint weight, _) in tokens)
             {

@@ -63,6 +63,23 @@ public sealed class SamplingTests
         }
     }
 
+    /// <summary>1 - top_p rounds to 1 for all but the last of these; the engine lets a caller ask for any but 0.</summary>
+    [Theory]
+    [InlineData(50, 0)]   // every token has a thread
+    [InlineData(500, 10)] // a short list
+    [InlineData(500, 0)]  // halved intervals
+    public void The_likeliest_stays_however_small_top_p_is(int vocabulary, int topK)
+    {
+        float[] topP = [0, 1e-30f, 1e-9f, 5.9e-8f, 1.2e-7f];
+        List<float[]> logits = [.. topP.Select((_, row) => Numbers.Normal(row, vocabulary))];
+        logits[1][49] = logits[1][20] = 9; // the lower of equals is the likeliest
+        List<SamplingRule> rules = [.. topP.Select((p, row) => new SamplingRule(1, topK, p, Seed: (ulong)row))];
+        int[] likeliest = [.. logits.Select(row => Array.IndexOf(row, row.Max()))];
+        Assert.Equal(likeliest, Run(logits, rules, 64));
+        Assert.Equal(likeliest, logits.Zip(rules, (row, rule) => OnCpu(new Sampler(), row, rule)));
+        Assert.Equal(likeliest, logits.Zip(rules, (row, rule) => SamplingReference.Choose(row, rule)));
+    }
+
     [Fact]
     public void Chooses_what_the_cpu_sampler_chooses()
     {

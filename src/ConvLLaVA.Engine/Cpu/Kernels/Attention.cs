@@ -8,15 +8,19 @@ namespace ConvLLaVA.Engine.Cpu;
 /// the others.</summary>
 internal static unsafe class Attention<V, S> where V : struct where S : struct, ISimd<V>
 {
-    /// <summary>Queries that share a page while it is in the first-level cache.</summary>
-    public const int QueryTile = 12;
+    /// <summary>Queries that read a page together: enough that pages come from far away seldom, few enough that their sums and
+    /// weights stay in the second-level cache.</summary>
+    public const int QueryTile = 48;
+
+    /// <summary>Queries of a register tile.</summary>
+    private const int Strip = 6;
 
     /// <summary>Positions of a step of the softmax, if whole pages; what a step costs beside its products is shared by so many.</summary>
     private const int StepLength = 128;
 
     private static int PagesPerStep(int blockSize) => Math.Max(1, StepLength / blockSize);
 
-    private static int ScoreStride(int blockSize) => Simd.RoundUp(PagesPerStep(blockSize) * blockSize) + 4;
+    private static int ScoreStride(int blockSize) => Simd.RoundUp(PagesPerStep(blockSize) * blockSize) + Simd.Lanes;
 
     /// <summary>Floats of scratch memory a worker needs.</summary>
     public static int ScratchFloats(int headDim, int blockSize) => QueryTile * (2 * Simd.RoundUp(headDim) + ScoreStride(blockSize));
@@ -44,6 +48,7 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
         float* highest = stackalloc float[QueryTile];
         float* total = stackalloc float[QueryTile];
         int* valid = stackalloc int[QueryTile];
+        nint* pages = stackalloc nint[StepLength];
         float scale = 1f / MathF.Sqrt(headDim);
         int last = 0;
         for (int t = 0; t < count; t++)
@@ -57,38 +62,52 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
         }
         for (int start = 0; start <= last; start += stepLength)
         {
-            int most = Math.Min(stepLength, last + 1 - start);
+            int most = Math.Min(stepLength, last + 1 - start), firstBlock = start / blockSize;
+            for (int t = 0; t < count; t++) valid[t] = Math.Clamp(positions[t] + 1 - start, 0, stepLength);
             for (int first = 0; first < most; first += blockSize)
             {
-                float* keys = kv.Keys(layer, blocks[(start + first) / blockSize], kvHead);
-                Scores(queries, count, row, keys, Math.Min(blockSize, most - first), blockSize, scores + first, scoreStride);
+                float* keys = kv.Keys(layer, blocks[firstBlock + first / blockSize], kvHead);
+                for (int t = 0; t < count; t += Strip)
+                {
+                    int some = Math.Min(Strip, count - t), seen = Math.Min(blockSize, MostOf(valid + t, some) - first);
+                    Scores(queries + t * row, some, row, keys, seen, blockSize, scores + t * scoreStride + first, scoreStride);
+                }
+                pages[first / blockSize] = (nint)kv.Values(layer, blocks[firstBlock + first / blockSize], kvHead);
             }
             for (int t = 0; t < count; t++)
             {
-                valid[t] = Math.Clamp(positions[t] + 1 - start, 0, stepLength);
                 if (valid[t] == 0) continue;
                 float correction = Weigh(scores + t * scoreStride, valid[t], ref highest[t], ref total[t]);
                 if (correction != 1f) Scale(sums + t * row, row, correction, sums + t * row);
             }
-            for (int first = 0; first < most; first += blockSize)
+            for (int t = 0; t < count; t += Strip)
             {
-                float* values = kv.Values(layer, blocks[(start + first) / blockSize], kvHead);
-                for (int t = 0; t < count;)
+                int end = Math.Min(count, t + Strip), common = 0;
+                if (S.HasWideTiles && end == t + Strip)
                 {
-                    float* weights = scores + t * scoreStride + first;
-                    int done = 0, together = S.HasWideTiles && t + 3 <= count ? 3 : 1;
-                    if (together == 3)
-                    {
-                        done = Math.Clamp(Math.Min(valid[t], Math.Min(valid[t + 1], valid[t + 2])) - first, 0, blockSize);
-                        AddValues3(weights, scoreStride, done, values, row, sums + t * row);
-                    }
-                    // What the causal mask leaves to some of the queries only.
-                    for (int end = t + together; t < end; t++, weights += scoreStride)
-                        AddValues(weights + done, Math.Clamp(valid[t] - first, 0, blockSize) - done, values + (nint)done * row, row, sums + t * row);
+                    common = LeastOf(valid + t, Strip);
+                    AttentionValues<V, S>.AddSix(scores + t * scoreStride, scoreStride, common, pages, blockSize, row, sums + t * row);
                 }
+                // What the causal mask leaves to some of the queries only.
+                for (int one = t; one < end; one++)
+                    AttentionValues<V, S>.Add(scores + one * scoreStride, common, valid[one], pages, blockSize, row, sums + one * row);
             }
         }
         for (int t = 0; t < count; t++) Scale(sums + t * row, headDim, 1f / total[t], output + t * stride);
+    }
+
+    private static int MostOf(int* values, int count)
+    {
+        int most = values[0];
+        for (int i = 1; i < count; i++) most = Math.Max(most, values[i]);
+        return most;
+    }
+
+    private static int LeastOf(int* values, int count)
+    {
+        int least = values[0];
+        for (int i = 1; i < count; i++) least = Math.Min(least, values[i]);
+        return least;
     }
 
     // Both [count]; to may be from.
@@ -119,13 +138,14 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
 
     // Scores to weights. Returns the factor of what was summed before: a new maximum changes it, most steps bring none.
     // scores [valid rounded up]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static float Weigh(float* scores, int valid, ref float highest, ref float total)
     {
         int padded = Simd.RoundUp(valid);
         for (int i = valid; i < padded; i++) scores[i] = float.NegativeInfinity;
-        float max = highest;
-        for (int i = 0; i < padded; i += Simd.Lanes) max = MathF.Max(max, S.MaxAcross(S.Load(scores + i)));
+        V largest = S.Broadcast(highest);
+        for (int i = 0; i < padded; i += Simd.Lanes) largest = S.Max(largest, S.Load(scores + i));
+        float max = S.MaxAcross(largest);
         V shift = S.Broadcast(max);
         V partial = S.Zero;
         for (int i = 0; i < padded; i += Simd.Lanes)
@@ -134,105 +154,9 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
             S.Store(scores + i, p);
             partial = S.Add(partial, p);
         }
-        float* one = stackalloc float[Simd.Lanes];
-        S.Store(one, Elementary<V, S>.Exp(S.Broadcast(highest - max)));
-        total = MathF.FusedMultiplyAdd(total, one[0], S.Sum(partial));
+        float correction = S.MaxAcross(Elementary<V, S>.Exp(S.Broadcast(highest - max)));
+        total = MathF.FusedMultiplyAdd(total, correction, S.Sum(partial));
         highest = max;
-        return one[0];
-    }
-
-    // weights [count], values [count, row], sums [row]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void AddValues(float* weights, int count, float* values, int row, float* sums)
-    {
-        int d = 0;
-        for (; d + 4 * Simd.Lanes <= row; d += 4 * Simd.Lanes)
-        {
-            V s0 = S.Load(sums + d), s1 = S.Load(sums + d + 16), s2 = S.Load(sums + d + 32), s3 = S.Load(sums + d + 48);
-            float* value = values + d;
-            for (int i = 0; i < count; i++)
-            {
-                V p = S.Broadcast(weights[i]);
-                s0 = S.MultiplyAdd(p, S.Load(value), s0);
-                s1 = S.MultiplyAdd(p, S.Load(value + 16), s1);
-                s2 = S.MultiplyAdd(p, S.Load(value + 32), s2);
-                s3 = S.MultiplyAdd(p, S.Load(value + 48), s3);
-                value += row;
-            }
-            S.Store(sums + d, s0);
-            S.Store(sums + d + 16, s1);
-            S.Store(sums + d + 32, s2);
-            S.Store(sums + d + 48, s3);
-        }
-        for (; d < row; d += Simd.Lanes)
-        {
-            V sum = S.Load(sums + d);
-            for (int i = 0; i < count; i++) sum = S.MultiplyAdd(S.Broadcast(weights[i]), S.Load(values + (nint)i * row + d), sum);
-            S.Store(sums + d, sum);
-        }
-    }
-
-    // The same for three queries, so that a value is loaded once for all. weights [3, stride], values [count, row], sums [3, row]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void AddValues3(float* weights, int stride, int count, float* values, int row, float* sums)
-    {
-        if (count == 0) return;
-        float* more = sums + row, most = more + row;
-        int d = 0;
-        for (; d + 4 * Simd.Lanes <= row; d += 4 * Simd.Lanes)
-        {
-            V a0 = S.Load(sums + d), a1 = S.Load(sums + d + 16), a2 = S.Load(sums + d + 32), a3 = S.Load(sums + d + 48);
-            V b0 = S.Load(more + d), b1 = S.Load(more + d + 16), b2 = S.Load(more + d + 32), b3 = S.Load(more + d + 48);
-            V c0 = S.Load(most + d), c1 = S.Load(most + d + 16), c2 = S.Load(most + d + 32), c3 = S.Load(most + d + 48);
-            float* value = values + d;
-            float* weight = weights;
-            for (int i = 0; i < count; i++)
-            {
-                V v0 = S.Load(value), v1 = S.Load(value + 16), v2 = S.Load(value + 32), v3 = S.Load(value + 48);
-                V p = S.Broadcast(weight[0]);
-                a0 = S.MultiplyAdd(p, v0, a0);
-                a1 = S.MultiplyAdd(p, v1, a1);
-                a2 = S.MultiplyAdd(p, v2, a2);
-                a3 = S.MultiplyAdd(p, v3, a3);
-                p = S.Broadcast(weight[stride]);
-                b0 = S.MultiplyAdd(p, v0, b0);
-                b1 = S.MultiplyAdd(p, v1, b1);
-                b2 = S.MultiplyAdd(p, v2, b2);
-                b3 = S.MultiplyAdd(p, v3, b3);
-                p = S.Broadcast(weight[2 * stride]);
-                c0 = S.MultiplyAdd(p, v0, c0);
-                c1 = S.MultiplyAdd(p, v1, c1);
-                c2 = S.MultiplyAdd(p, v2, c2);
-                c3 = S.MultiplyAdd(p, v3, c3);
-                value += row;
-                weight++;
-            }
-            S.Store(sums + d, a0);
-            S.Store(sums + d + 16, a1);
-            S.Store(sums + d + 32, a2);
-            S.Store(sums + d + 48, a3);
-            S.Store(more + d, b0);
-            S.Store(more + d + 16, b1);
-            S.Store(more + d + 32, b2);
-            S.Store(more + d + 48, b3);
-            S.Store(most + d, c0);
-            S.Store(most + d + 16, c1);
-            S.Store(most + d + 32, c2);
-            S.Store(most + d + 48, c3);
-        }
-        for (; d < row; d += Simd.Lanes)
-        {
-            V a = S.Load(sums + d), b = S.Load(more + d), c = S.Load(most + d);
-            for (int i = 0; i < count; i++)
-            {
-                V v = S.Load(values + (nint)i * row + d);
-                a = S.MultiplyAdd(S.Broadcast(weights[i]), v, a);
-                b = S.MultiplyAdd(S.Broadcast(weights[stride + i]), v, b);
-                c = S.MultiplyAdd(S.Broadcast(weights[2 * stride + i]), v, c);
-            }
-            S.Store(sums + d, a);
-            S.Store(more + d, b);
-            S.Store(most + d, c);
-        }
+        return correction;
     }
 }

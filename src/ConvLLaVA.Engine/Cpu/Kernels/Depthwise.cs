@@ -21,6 +21,9 @@ internal readonly record struct DepthwiseCall(nint Map, int Height, int Width, i
 /// Each output adds its taps to the bias in row order with fused multiply-adds, whatever tile it falls into.</summary>
 internal static unsafe class Depthwise<V, S> where V : struct where S : struct, ISimd<V>
 {
+    // Inlined into a caller, these loops would be compiled with what the runtime learnt there, and keep their sums in memory.
+    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining;
+
     private const int Size = 7;
     private const int Margin = Size / 2;
 
@@ -30,11 +33,11 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
     /// <summary>Output columns of a task; 24 divides the maps of the published picture sizes.</summary>
     public const int SegmentWidth = 24;
 
-    /// <summary>Rows of a task where registers allow: every input is then used four times once it is loaded.</summary>
-    public static int MostRows => S.HasWideTiles ? 4 : 1;
+    /// <summary>Rows of a task, where a map is large enough: the more, the less of its input is margin.</summary>
+    public const int MostRows = 8;
 
     /// <summary>Floats of scratch memory: 16 channels of a segment with its margins.</summary>
-    public const int ScratchFloats = (4 + Size - 1) * (SegmentWidth + Size - 1) * Simd.Lanes;
+    public const int ScratchFloats = (MostRows + Size - 1) * (SegmentWidth + Size - 1) * Simd.Lanes;
 
     /// <summary>Output rows [y0, y0 + rows) and columns [x0, x0 + SegmentWidth), as far as the map has them.</summary>
     public static void Segment(in DepthwiseCall call, int y0, int rows, int x0, float* window)
@@ -53,12 +56,13 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
                 int count = Math.Min(TileWidth, width - x);
                 if (c + Simd.Lanes < whole) Prefetch(call, y0 - Margin, rows + Size - 1, x0 - Margin + x, c + Simd.Lanes);
                 float* to = output + (nint)x * channels + c;
-                if (rows == 4)
-                    Tile4x4(window + x * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c, to, channels, (nint)call.Width * channels, count);
-                else
-                    for (int y = 0; y < rows; y++)
-                        Tile1x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c,
-                            to + (nint)y * call.Width * channels, channels, count);
+                int y = 0;
+                for (; S.HasWideTiles && y + 4 <= rows; y += 4)
+                    Tile4x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c,
+                        to + (nint)y * call.Width * channels, channels, (nint)call.Width * channels, count);
+                for (; y < rows; y++)
+                    Tile1x4(window + (y * windowWidth + x) * Simd.Lanes, windowWidth * Simd.Lanes, taps, (float*)call.Bias + c,
+                        to + (nint)y * call.Width * channels, channels, count);
             }
         }
         for (int y = 0; y < rows; y++)
@@ -74,7 +78,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
 
     // The next channels of the pixels that a tile reads first: each of their cache lines is far from the others, which the
     // processor's own prefetchers do not foresee.
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void Prefetch(in DepthwiseCall call, int y0, int rows, int x0, int c)
     {
         if (!Sse.IsSupported) return;
@@ -88,7 +92,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
     }
 
     // window [rows, width, 16], zeros beyond the border
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void FillWindow(in DepthwiseCall call, int y0, int rows, int x0, int width, int c, float* window)
     {
         int first = Math.Max(0, -x0), last = Math.Min(width, call.Width - x0);
@@ -109,7 +113,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
     }
 
     // Four rows of four outputs. from [10, stride], taps [49, 16]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void Tile4x4(float* from, nint stride, float* taps, float* bias, float* to, nint channels, nint rowStride, int count)
     {
         V a00 = S.Load(bias), a01 = a00, a02 = a00, a03 = a00;
@@ -168,7 +172,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
     }
 
     // One row of four outputs. from [7, stride], taps [49, 16]
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(Hot)]
     private static void Tile1x4(float* from, nint stride, float* tap, float* bias, float* to, nint channels, int count)
     {
         V a0 = S.Load(bias), a1 = a0, a2 = a0, a3 = a0;

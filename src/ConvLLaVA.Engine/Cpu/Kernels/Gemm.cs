@@ -26,20 +26,11 @@ internal enum EpilogueKind
 /// <param name="OutputStride">Floats from one row to the next.</param>
 internal readonly record struct GemmCall(nint Input, int InputStride, int Rows, CpuLinear Weight, EpilogueKind Kind, nint Output, int OutputStride);
 
-/// <summary>The matrix product on one instruction set. The sums over k are cut into equal parts of at most <see cref="KBlock"/>
+/// <summary>The matrix product on one instruction set. The sums over k are cut into equal parts of at most <see cref="GemmBlocks.KBlock"/>
 /// elements, with what does not fill a vector behind them, wherever else the work is cut; a row's result so does not depend on how many
 /// rows come with it.</summary>
 internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd<V>
 {
-    /// <summary>Length of a partial sum: 6 rows of input and 4 of weights of this length stay in the first-level cache.</summary>
-    public const int KBlock = 768;
-
-    /// <summary>Weight rows that are widened at a time; with <see cref="KBlock"/> they fill half of the second-level cache.</summary>
-    private const int NBlock = 192;
-
-    /// <summary>Input rows of a task.</summary>
-    private const int MBlock = 192;
-
     /// <summary>Up to so many rows, weights are widened in registers on their way through: that costs less than storing and
     /// reloading them for so few uses. Measured for bfloat16, 4096 x 4096, one Zen 4 core: 78 % of peak against 50 % at 24
     /// rows, 80 % against about 60 % at 48; at 96 rows the two could not be told apart.</summary>
@@ -54,8 +45,15 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     /// <summary>Multiplications below which waking the workers costs more than they would save.</summary>
     private const long WorthHandingOut = 100_000;
 
-    /// <summary>Floats of scratch memory each worker needs: widened weights and sums.</summary>
-    public const int ScratchFloats = NBlock * KBlock + MBlock * NBlock + (MBlock + NBlock) * Simd.Lanes;
+    private const int KBlock = GemmBlocks.KBlock;
+
+    private static GemmBlocks Sizes => GemmBlocks.Current;
+
+    // The direct way's sums and tails are more where caches are small.
+    private const int DirectFloats = DirectRows * (DirectBlock + 4 + Simd.Lanes) + 4 * Simd.Lanes;
+
+    /// <summary>Floats of scratch memory each worker needs: widened weights, sums and the ends of rows.</summary>
+    public static int ScratchFloats => Math.Max(DirectFloats, Sizes.Columns * KBlock + Sizes.Rows * (Sizes.Columns + Simd.Lanes));
 
     /// <summary>Computes the product on all workers.</summary>
     public static void Run(WorkerPool pool, Scratch scratch, GemmCall call)
@@ -70,13 +68,13 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 return;
             }
             var direct = new DirectWork(call, scratch);
-            pool.Run(columns, DirectBlock, ref direct);
+            pool.RunInShares(columns, DirectBlock, ref direct);
             return;
         }
-        (int rowBlock, int columnBlock) = Blocks(call.Rows, columns, pool.Threads);
+        (int rowBlock, int columnBlock) = Sizes.Tasks(call.Rows, columns, pool.Threads);
         int down = (call.Rows + rowBlock - 1) / rowBlock;
         int across = (columns + columnBlock - 1) / columnBlock;
-        var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down);
+        var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down, pool.Threads);
         pool.Run(down * across, 1, ref packed);
     }
 
@@ -85,13 +83,15 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         public void Do(int first, int end, int worker) => Direct(call, first, end - first, scratch.Of(worker));
     }
 
-    private readonly struct PackedWork(GemmCall call, Scratch scratch, int rowBlock, int columnBlock, int down) : IWork
+    private readonly struct PackedWork(GemmCall call, Scratch scratch, int rowBlock, int columnBlock, int down, int threads) : IWork
     {
         public void Do(int first, int end, int worker)
         {
             // Tasks that follow each other use the same weights: they are then in the shared cache.
             int m = first % down * rowBlock, n = first / down * columnBlock;
-            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, call.Weight.OutFeatures - n), scratch.Of(worker));
+            // A guess, the others being as fast; other groups of rows use the same weights.
+            int following = down == 1 ? n + threads * columnBlock : n;
+            Packed(call, m, Math.Min(rowBlock, call.Rows - m), n, Math.Min(columnBlock, call.Weight.OutFeatures - n), following, scratch.Of(worker));
         }
     }
 
@@ -102,20 +102,12 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         return parts <= 1 ? KBlock : Simd.RoundUp((whole + parts - 1) / parts);
     }
 
-    // Smaller blocks for small products, so that no worker is left without.
-    private static (int Rows, int Columns) Blocks(int rows, int columns, int threads)
-    {
-        int m = Math.Min(MBlock, rows), n = Math.Min(NBlock, columns);
-        long enough = 3L * threads;
-        while (threads > 1 && n > 48 && ((rows + m - 1) / m) * (long)((columns + n - 1) / n) < enough) n = (n / 2 + 3) & ~3;
-        return (m, n);
-    }
-
     private static void Direct(in GemmCall call, int n0, int count, float* scratch)
     {
         switch (call.Weight.DType)
         {
             case DType.Float32: Direct<Float32Element>(call, n0, count, scratch); break;
+            case DType.Float16 when call.Weight.IsFinite: Direct<FiniteHalfElement>(call, n0, count, scratch); break;
             case DType.Float16: Direct<HalfElement>(call, n0, count, scratch); break;
             default: Direct<BFloat16Element>(call, n0, count, scratch); break;
         }
@@ -148,7 +140,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
                 {
                     for (int i = 0; i < 4; i++)
                         S.Store(weightTail + i * Simd.Lanes, TW.LoadPartial<V, S>(row + i * apart + (nint)whole * TW.Size, tail));
-                    GemmTile<V, S, Float32Element>.Panel(call.Rows, inputTail, Simd.Lanes, (byte*)weightTail, Simd.Lanes * sizeof(float),
+                    GemmTile<V, S, PackedElement>.Panel(call.Rows, inputTail, Simd.Lanes, (byte*)weightTail, Simd.Lanes * sizeof(float),
                         0, Simd.Lanes, sums + n, stride, whole != 0);
                 }
                 row += used * rowBytes;
@@ -159,39 +151,51 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         Epilogue(call, 0, call.Rows, n0, count, sums, stride);
     }
 
-    private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, float* scratch)
+    // following: column with which this worker is likely to go on
+    private static void Packed(in GemmCall call, int m0, int rows, int n0, int count, int following, float* scratch)
     {
         int k = call.Weight.InFeatures, whole = k & ~(Simd.Lanes - 1), part = PartOf(whole);
         int stride = (count + 3) & ~3;
         float* panels = scratch;                                // [panels, steps, 4, 16]
-        float* sums = panels + NBlock * KBlock;                 // [rows, stride]
-        float* inputTail = sums + MBlock * NBlock;              // [rows, 16]
+        float* sums = panels + Sizes.Columns * KBlock;          // [rows, stride]
+        float* inputTail = sums + Sizes.Rows * Sizes.Columns;   // [rows, 16]
         for (int k0 = 0; k0 < whole; k0 += part)
         {
             int length = Math.Min(part, whole - k0);
             Pack(call.Weight, n0, count, k0, length, panels);
-            Multiply((float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, rows, panels, count, length, sums, stride, k0 != 0);
+            int strips = (rows + 5) / 6, left = whole - k0 - length;
+            GemmAhead ahead = left > 0 ? new GemmAhead(call.Weight, n0, count, k0 + length, Math.Min(part, left), strips)
+                : following != n0 ? new GemmAhead(call.Weight, following, count, 0, Math.Min(part, whole), strips) : default;
+            Multiply(call, m0, rows, n0, count, ahead, (float*)call.Input + (nint)m0 * call.InputStride + k0, call.InputStride, panels, length,
+                sums, stride, k0 != 0, k0 + length == k);
         }
         if (whole != k)
         {
             Pack(call.Weight, n0, count, whole, k - whole, panels);
             PadTails(call, m0, rows, whole, inputTail);
-            Multiply(inputTail, Simd.Lanes, rows, panels, count, Simd.Lanes, sums, stride, whole != 0);
+            Multiply(call, m0, rows, n0, count, default, inputTail, Simd.Lanes, panels, Simd.Lanes, sums, stride, whole != 0, true);
         }
-        Epilogue(call, m0, rows, n0, count, sums, stride);
     }
 
-    // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride]
-    private static void Multiply(float* a, nint lda, int rows, float* panels, int count, int length, float* sums, nint stride, bool add)
+    // Optimised at once: what the runtime learns from the first products it sees, small ones, made this loop a tenth slower.
+    // a [rows, lda], panels [count / 4, length / 16, 4, 16], sums [rows, stride], or [6, stride] where there is but one part
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static void Multiply(in GemmCall call, int m0, int rows, int n0, int count, GemmAhead ahead, float* a, nint lda, float* panels,
+        int length, float* sums, nint stride, bool add, bool last)
     {
         // Six rows of input stay in the first-level cache while all panels pass by.
         for (int m = 0; m < rows; m += 6)
         {
+            int some = Math.Min(6, rows - m);
+            float* to = last && !add ? sums : sums + m * stride;
             for (int n = 0; n < count; n += 4)
             {
-                GemmTile<V, S, Float32Element>.Panel(Math.Min(6, rows - m), a + m * lda, lda, (byte*)(panels + (nint)n * length),
-                    Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, sums + m * stride + n, stride, add);
+                ahead.Panel(n / 4);
+                GemmTile<V, S, PackedElement>.Panel(some, a + m * lda, lda, (byte*)(panels + (nint)n * length),
+                    Simd.Lanes * sizeof(float), 4 * Simd.Lanes * sizeof(float), length, to + n, stride, add);
             }
+            ahead.NextStrip();
+            if (last) Epilogue(call, m0 + m, some, n0, count, to, stride);
         }
     }
 
@@ -210,6 +214,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         switch (weight.DType)
         {
             case DType.Float32: Pack<Float32Element>(weight, n0, count, k0, length, panels); break;
+            case DType.Float16 when weight.IsFinite: Pack<FiniteHalfElement>(weight, n0, count, k0, length, panels); break;
             case DType.Float16: Pack<HalfElement>(weight, n0, count, k0, length, panels); break;
             default: Pack<BFloat16Element>(weight, n0, count, k0, length, panels); break;
         }

@@ -6,7 +6,7 @@ namespace ConvLLaVA.Engine.Cpu;
 /// <summary>What moves elements and hardly computes.</summary>
 internal static unsafe class Moves<V, S> where V : struct where S : struct, ISimd<V>
 {
-    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization;
+    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining;
 
     /// <summary>Widens stored elements. Both [count].</summary>
     [MethodImpl(Hot)]

@@ -1,5 +1,5 @@
 using System.Runtime.CompilerServices;
-using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Cpu;
 

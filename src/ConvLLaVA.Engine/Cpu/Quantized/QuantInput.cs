@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using ConvLLaVA.Engine.Quantization;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Cpu;
 

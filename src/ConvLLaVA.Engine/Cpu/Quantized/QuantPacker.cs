@@ -41,7 +41,7 @@ internal sealed unsafe class QuantPacker
         QuantizedBytes bytes = tensor.Bytes;
         int rows = tensor.Layout.Rows;
         float[]? expanded = null;
-        if (tensor.Format == QuantFormat.Nf4) tensor.ExpandScales(expanded = new float[tensor.Layout.ScaleCount]);
+        if (tensor.Format == QuantFormat.Nf4) Nf4.ExpandScales(tensor, 0, expanded = new float[tensor.Layout.ScaleCount]);
         // Rows of one block of sixteen share cache lines, so a block is one thread's.
         int begin = first / BlockRows, end = (first + rows + BlockRows - 1) / BlockRows;
         Parallel.For(begin, end, new ParallelOptions { MaxDegreeOfParallelism = threads }, block =>

@@ -8,6 +8,9 @@ internal unsafe interface IElement
     /// <summary>Bytes of one element.</summary>
     static abstract int Size { get; }
 
+    /// <summary>Whether they come from memory, so that it pays to ask for them ahead.</summary>
+    static abstract bool Streams { get; }
+
     /// <summary>Widens 16 elements (exact).</summary>
     static abstract V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V>;
 
@@ -20,6 +23,8 @@ internal readonly unsafe struct Float32Element : IElement
 {
     public static int Size => 4;
 
+    public static bool Streams => true;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.Load((float*)source);
 
@@ -31,6 +36,8 @@ internal readonly unsafe struct Float32Element : IElement
 internal readonly unsafe struct BFloat16Element : IElement
 {
     public static int Size => 2;
+
+    public static bool Streams => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.LoadBFloat16((ushort*)source);
@@ -48,6 +55,8 @@ internal readonly unsafe struct HalfElement : IElement
 {
     public static int Size => 2;
 
+    public static bool Streams => true;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.LoadHalf((ushort*)source);
 
@@ -57,4 +66,31 @@ internal readonly unsafe struct HalfElement : IElement
         for (int i = 0; i < Simd.Lanes; i++) padded[i] = i < count ? ((ushort*)source)[i] : (ushort)0;
         return S.LoadHalf(padded);
     }
+}
+
+/// <summary>Stored binary16, none of it infinite or NaN: half the work.</summary>
+internal readonly unsafe struct FiniteHalfElement : IElement
+{
+    public static int Size => 2;
+
+    public static bool Streams => true;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.LoadFiniteHalf((ushort*)source);
+
+    public static V LoadPartial<V, S>(byte* source, int count) where V : struct where S : struct, ISimd<V> => HalfElement.LoadPartial<V, S>(source, count);
+}
+
+/// <summary>Widened weights in a panel, which lies in a cache.</summary>
+internal readonly unsafe struct PackedElement : IElement
+{
+    public static int Size => 4;
+
+    public static bool Streams => false;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Load<V, S>(byte* source) where V : struct where S : struct, ISimd<V> => S.Load((float*)source);
+
+    public static V LoadPartial<V, S>(byte* source, int count) where V : struct where S : struct, ISimd<V>
+        => Simd.LoadPartial<V, S>((float*)source, count);
 }

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace ConvLLaVA.Engine.Cpu;
 
@@ -23,6 +24,9 @@ internal unsafe interface ISimd<V> where V : struct
 
     /// <summary>Widens 16 binary16 values (exact, subnormals and infinities included).</summary>
     static abstract V LoadHalf(ushort* source);
+
+    /// <summary>Widens 16 binary16 values none of which is infinite or NaN (exact, subnormals included).</summary>
+    static abstract V LoadFiniteHalf(ushort* source);
 
     static abstract void Store(float* destination, V value);
 
@@ -77,6 +81,16 @@ internal static unsafe class Simd
 
     /// <summary><paramref name="value"/> rounded up to whole vectors.</summary>
     public static int RoundUp(int value) => (value + Lanes - 1) & ~(Lanes - 1);
+
+    /// <summary>Bytes of a cache line.</summary>
+    public const int CacheLine = 64;
+
+    /// <summary>Fetches a line into the second-level cache. The address may be any.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Prefetch(byte* address)
+    {
+        if (Sse.IsSupported) Sse.Prefetch1(address);
+    }
 
     /// <summary>Stores four sums, or adds them to what is there.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -50,17 +50,31 @@ internal readonly unsafe struct Simd128 : ISimd<Quad128>
         return new(FromHalf(a), FromHalf(b), FromHalf(c), FromHalf(d));
     }
 
-    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
-    // alike. What reaches 65536 has the highest exponent and stands for infinity or NaN. The shift of the sign-extended
-    // value leaves the sign in the bits between, which the mask clears.
+    [MethodImpl(Inline)]
+    public static Quad128 LoadFiniteHalf(ushort* source)
+    {
+        (Vector128<int> a, Vector128<int> b) = Vector128.Widen(Vector128.Load((short*)source));
+        (Vector128<int> c, Vector128<int> d) = Vector128.Widen(Vector128.Load((short*)source + 8));
+        return new(FromFinite(HalfBits(a)), FromFinite(HalfBits(b)), FromFinite(HalfBits(c)), FromFinite(HalfBits(d)));
+    }
+
+    // What reaches 65536 has the highest exponent and stands for infinity or NaN.
     [MethodImpl(Inline)]
     private static Vector128<float> FromHalf(Vector128<int> half)
     {
-        Vector128<int> bits = (half << 13) & Vector128.Create(unchecked((int)0x8FFFE000));
-        Vector128<float> finite = bits.AsSingle() * Vector128.Create(0x77800000).AsSingle();
+        Vector128<int> bits = HalfBits(half);
+        Vector128<float> finite = FromFinite(bits);
         Vector128<float> special = Vector128.GreaterThanOrEqual(Vector128.Abs(finite), Vector128.Create(65536f));
         return Vector128.ConditionalSelect(special, (bits | Vector128.Create(0x7F800000)).AsSingle(), finite);
     }
+
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
+    // alike. The shift of the sign-extended value leaves the sign in the bits between, which the mask clears.
+    [MethodImpl(Inline)]
+    private static Vector128<int> HalfBits(Vector128<int> half) => (half << 13) & Vector128.Create(unchecked((int)0x8FFFE000));
+
+    [MethodImpl(Inline)]
+    private static Vector128<float> FromFinite(Vector128<int> bits) => bits.AsSingle() * Vector128.Create(0x77800000).AsSingle();
 
     [MethodImpl(Inline)]
     public static void Store(float* destination, Quad128 value)

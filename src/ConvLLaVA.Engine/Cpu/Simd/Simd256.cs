@@ -40,17 +40,28 @@ internal readonly unsafe struct Simd256 : ISimd<Pair256>
         FromHalf(Avx2.ConvertToVector256Int32((short*)source)),
         FromHalf(Avx2.ConvertToVector256Int32((short*)source + 8)));
 
-    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
-    // alike. What reaches 65536 has the highest exponent and stands for infinity or NaN. The shift of the sign-extended
-    // value leaves the sign in the bits between, which the mask clears.
+    [MethodImpl(Inline)]
+    public static Pair256 LoadFiniteHalf(ushort* source) => new(
+        FromFinite(HalfBits(Avx2.ConvertToVector256Int32((short*)source))),
+        FromFinite(HalfBits(Avx2.ConvertToVector256Int32((short*)source + 8))));
+
+    // What reaches 65536 has the highest exponent and stands for infinity or NaN.
     [MethodImpl(Inline)]
     private static Vector256<float> FromHalf(Vector256<int> half)
     {
-        Vector256<int> bits = (half << 13) & Vector256.Create(unchecked((int)0x8FFFE000));
-        Vector256<float> finite = bits.AsSingle() * Vector256.Create(0x77800000).AsSingle();
+        Vector256<int> bits = HalfBits(half);
+        Vector256<float> finite = FromFinite(bits);
         Vector256<float> special = Vector256.GreaterThanOrEqual(Vector256.Abs(finite), Vector256.Create(65536f));
         return Vector256.ConditionalSelect(special, (bits | Vector256.Create(0x7F800000)).AsSingle(), finite);
     }
+
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
+    // alike. The shift of the sign-extended value leaves the sign in the bits between, which the mask clears.
+    [MethodImpl(Inline)]
+    private static Vector256<int> HalfBits(Vector256<int> half) => (half << 13) & Vector256.Create(unchecked((int)0x8FFFE000));
+
+    [MethodImpl(Inline)]
+    private static Vector256<float> FromFinite(Vector256<int> bits) => bits.AsSingle() * Vector256.Create(0x77800000).AsSingle();
 
     [MethodImpl(Inline)]
     public static void Store(float* destination, Pair256 value)

@@ -23,17 +23,24 @@ internal readonly unsafe struct Simd512 : ISimd<Vector512<float>>
     public static Vector512<float> LoadBFloat16(ushort* source)
         => (Avx512F.ConvertToVector512UInt32(Vector256.Load(source)) << 16).AsSingle();
 
-    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
-    // alike. What reaches 65536 has the highest exponent and stands for infinity or NaN. The shift of the sign-extended
-    // value leaves the sign in the bits between, which the mask clears.
+    // What reaches 65536 has the highest exponent and stands for infinity or NaN.
     [MethodImpl(Inline)]
     public static Vector512<float> LoadHalf(ushort* source)
     {
-        Vector512<int> bits = (Avx512F.ConvertToVector512Int32(Vector256.Load((short*)source)) << 13) & Vector512.Create(unchecked((int)0x8FFFE000));
+        Vector512<int> bits = HalfBits(source);
         Vector512<float> finite = bits.AsSingle() * Vector512.Create(0x77800000).AsSingle();
         Vector512<float> special = Vector512.GreaterThanOrEqual(Vector512.Abs(finite), Vector512.Create(65536f));
         return Vector512.ConditionalSelect(special, (bits | Vector512.Create(0x7F800000)).AsSingle(), finite);
     }
+
+    [MethodImpl(Inline)]
+    public static Vector512<float> LoadFiniteHalf(ushort* source) => HalfBits(source).AsSingle() * Vector512.Create(0x77800000).AsSingle();
+
+    // Exponent and fraction land 112 too low in a binary32, so multiplying by 2^112 is exact for normal and subnormal values
+    // alike. The shift of the sign-extended value leaves the sign in the bits between, which the mask clears.
+    [MethodImpl(Inline)]
+    private static Vector512<int> HalfBits(ushort* source)
+        => (Avx512F.ConvertToVector512Int32(Vector256.Load((short*)source)) << 13) & Vector512.Create(unchecked((int)0x8FFFE000));
 
     [MethodImpl(Inline)]
     public static void Store(float* destination, Vector512<float> value) => value.Store(destination);

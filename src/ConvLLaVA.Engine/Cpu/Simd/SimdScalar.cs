@@ -45,6 +45,8 @@ internal readonly unsafe struct SimdScalar : ISimd<Lanes16>
         return r;
     }
 
+    public static Lanes16 LoadFiniteHalf(ushort* source) => LoadHalf(source);
+
     public static void Store(float* destination, Lanes16 value)
     {
         for (int i = 0; i < Simd.Lanes; i++) destination[i] = value[i];

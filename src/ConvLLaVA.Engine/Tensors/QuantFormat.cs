@@ -1,4 +1,4 @@
-namespace ConvLLaVA.Engine.Quantization;
+namespace ConvLLaVA.Engine.Tensors;
 
 /// <summary>How the weights of a matrix are stored in fewer bits. docs/quantization.md has the details of each.</summary>
 public enum QuantFormat

@@ -1,8 +1,7 @@
 using System.Collections.Concurrent;
-using ConvLLaVA.Engine.Quantization;
 using ConvLLaVA.Engine.Tensors;
 
-namespace ConvLLaVA.Engine.Models;
+namespace ConvLLaVA.Engine.Quantization;
 
 /// <summary>Quantises weights between the checkpoint and the backend. Each matrix is quantised when the backend takes it and let go of
 /// right after, as are the pages of the file that were read: no more than one matrix is held twice.</summary>

@@ -1,6 +1,4 @@
-using ConvLLaVA.Engine.Tensors;
-
-namespace ConvLLaVA.Engine.Quantization;
+namespace ConvLLaVA.Engine.Tensors;
 
 /// <summary>A quantised matrix in the form that files have, which backends take or repack. Its bytes lie in a mapped file, or are made
 /// when they are first asked for and let go of when a backend has taken them.</summary>
@@ -56,23 +54,11 @@ public sealed unsafe class QuantizedTensor
             _bytes = null;
         }
     }
-
-    /// <summary>The scales of an nf4 matrix in full, second level and offset applied. <paramref name="destination"/> holds
-    /// <see cref="QuantLayout.ScaleCount"/> values: [out, in / 64] unless blocks cross rows.</summary>
-    public void ExpandScales(Span<float> destination)
-    {
-        QuantizedBytes bytes = Bytes;
-        for (int i = 0; i < destination.Length; i++)
-        {
-            float absMax = ((float*)bytes.AbsMax)[i / QuantLayout.ScalesPerAbsMax];
-            destination[i] = (Nf4.ScaleMap[((byte*)bytes.Scales)[i]] * absMax) + bytes.Offset;
-        }
-    }
 }
 
 /// <summary>Where the parts of a quantised matrix lie. <see cref="QuantLayout"/> has their shapes.</summary>
 /// <param name="Codes">int8, uint8 or two 4-bit codes in a byte. [out, in] or [out, in / 2]</param>
-/// <param name="Scales">float16, float32 or, for nf4, uint8 codes of <see cref="Nf4.ScaleMap"/>. [out, groups], [out] or [blocks]</param>
+/// <param name="Scales">float16, float32 or, for nf4, uint8 codes of its map of scales. [out, groups], [out] or [blocks]</param>
 /// <param name="AbsMax">float32 factors of nf4's scales, or zero. [blocks / 256]</param>
 /// <param name="Offset">Added to nf4's scales.</param>
 /// <param name="Owner">Frees them, or null.</param>

@@ -1,7 +1,6 @@
 using System.Collections.Immutable;
-using ConvLLaVA.Engine.Tensors;
 
-namespace ConvLLaVA.Engine.Quantization;
+namespace ConvLLaVA.Engine.Tensors;
 
 /// <summary>The parts that a quantised matrix <c>[out, in]</c> consists of and their shapes, the same in files and in memory.</summary>
 /// <param name="Format">Format.</param>
