@@ -11,8 +11,7 @@
 // What is drawn is defined in integers, so that it does not depend on the order of any sum and a host can compute the same token:
 //   weight = floor(2^30 e^((logit - largest) / temperature)), as Rule::weight computes it, 0 below the top-k-th largest logit
 //   all    = sum of weights. Order: by id; where top-p < 1 or min-p > 0: by weight, the higher id first among equals
-//   top-p, at least LEAST_TOP_P, drops the first tokens while their sum is at most floor((1 - top_p) all), min-p those with
-//   weight < floor(2^30 min_p)
+//   top-p (LEAST_TOP_P or more) drops the first while their sum is at most floor((1 - top_p) all), min-p weights < floor(2^30 min_p)
 //   the token drawn is the first whose sum exceeds dropped + floor(uniform * (all - dropped))
 // The uniform number is that of the CPU sampler, which has the same definition: both choose the same token.
 //
@@ -24,8 +23,7 @@ using u64 = unsigned long long;
 
 constexpr int MOST_THREADS = 1024;
 constexpr unsigned ONE = 1u << 30; // the weight of the likeliest token
-// Below it 1 - top_p would round to 1 and drop everything. The likeliest token is more probable than this in any vocabulary, and stays.
-constexpr float LEAST_TOP_P = 1.2e-7f;
+constexpr float LEAST_TOP_P = 1.2e-7f; // keeps 1 - top_p below 1, which would drop everything; the likeliest token always has more
 
 DEVICE u64 shfl64(u64 v, int lane) { return u64(shfl_idx(unsigned(v >> 32), lane)) << 32 | shfl_idx(unsigned(v), lane); }
 

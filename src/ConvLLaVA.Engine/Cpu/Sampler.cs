@@ -5,11 +5,12 @@ using ConvLLaVA.Engine.Tensors;
 namespace ConvLLaVA.Engine.Cpu;
 
 /// <summary>Chooses tokens, in Hugging Face's order: penalties, temperature, top-k, top-p, min-p, softmax, one draw. What is drawn is
-/// defined in integers, so that it does not depend on the order of any sum: the definition stands in <c>kernels/sample.cu</c>. Scratch memory is reused, so one instance serves one thread.</summary>
+/// defined in integers, so that it does not depend on the order of any sum: the definition stands in <c>kernels/sample.cu</c>. Scratch
+/// memory is reused, so one instance serves one thread.</summary>
 internal sealed class Sampler
 {
     private const uint One = 1u << 30; // the weight of the likeliest token
-    private const float LeastTopP = 1.2e-7f; // below it 1 - top_p would round to 1 and drop everything
+    private const float LeastTopP = 1.2e-7f; // keeps 1 - top_p below 1, which would drop everything
     private readonly DrawCandidates _candidates = new();
     private readonly PriorityQueue<int, float> _best = new();
     private float[] _unchanged = []; // [vocab]

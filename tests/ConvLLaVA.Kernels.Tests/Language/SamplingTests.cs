@@ -63,7 +63,7 @@ public sealed class SamplingTests
         }
     }
 
-    /// <summary>1 - top_p rounds to 1 for all but the last of these; the engine lets a caller ask for any but 0.</summary>
+    /// <summary>1 - top_p rounds to 1 for the first three of these; the engine lets a caller ask for any but 0.</summary>
     [Theory]
     [InlineData(50, 0)]   // every token has a thread
     [InlineData(500, 10)] // a short list
