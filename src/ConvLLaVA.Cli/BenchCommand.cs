@@ -9,10 +9,12 @@ namespace ConvLLaVA.Cli;
 /// <summary><c>convllava bench</c>: times of a model and its parts, beside what the device can do.</summary>
 internal static class BenchCommand
 {
+    private const string DecodeMeans = "decode is a step up to its logits; choosing the tokens is part of e2e only.";
+
     public static Command Create()
     {
         var command = new Command("bench", "Measure a model: results are checked first, then times are taken with a cold cache and held against rates measured in the same run.");
-        var kinds = new Argument<string[]>("KIND") { Description = $"What to measure: {string.Join(", ", BenchPlan.AllKinds)}. decode is a step up to its logits; choosing the tokens is part of e2e only.", Arity = ArgumentArity.OneOrMore };
+        var kinds = new Argument<string[]>("KIND") { Description = $"What to measure: {string.Join(", ", BenchPlan.AllKinds)}. {DecodeMeans}", Arity = ArgumentArity.OneOrMore };
         var model = new ModelOptions();
         var json = new Option<string?>("--json") { Description = "Also write the result to this file.", HelpName = "FILE" };
         var sizes = Numbers("--image-sizes", "Sides of pictures to encode; without it the model's own.");
@@ -63,7 +65,7 @@ internal static class BenchCommand
                 Percent(row.Bytes > 0 ? row.PercentOfRead ?? row.PercentOfCopy : null), Percent(row.Flops > 0 ? row.PercentOfFma ?? row.PercentOfGemm : null));
         }
         table.WriteTo(Console.Out);
-        if (report.Rows.Any(row => row.Name.StartsWith("decode ", StringComparison.Ordinal))) Console.Out.WriteLine("decode is a step up to its logits; choosing the tokens is part of e2e only.");
+        if (report.Rows.Any(row => row.Name.StartsWith("decode ", StringComparison.Ordinal))) Console.Out.WriteLine(DecodeMeans);
         if (report.Memory is not { } memory) return;
         var held = new TextTable("memory after one answer", "MiB");
         foreach ((string owner, long bytes) in ((string, long)[])[("weights", memory.Weights), ("weights in mapped files", memory.MappedWeights), ("KV cache", memory.KvCache), ("workspace", memory.Workspace), ("image features", memory.ImageFeatures), ("all of these", memory.Ledger)])

@@ -196,7 +196,7 @@ public sealed partial class ConvLlava : IAsyncDisposable, IDisposable
         try
         {
             if (options.Quantize is { } quantize) checkpoint.RequireQuantizable(quantize);
-            backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Gpu") ?? NullLogger.Instance, out string why);
+            backend = Backends.Create(options, checkpoint, options.LoggerFactory?.CreateLogger("ConvLLaVA.Engine.Backends") ?? NullLogger.Instance, out string why);
             if (options.Profiler is { } profiler) backend = profiler.Attach(backend);
             return new ConvLlava(checkpoint, backend, why, options, progress, cancellation);
         }

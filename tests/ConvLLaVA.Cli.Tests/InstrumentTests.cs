@@ -83,6 +83,16 @@ public sealed class InstrumentTests : IDisposable
     }
 
     [Fact]
+    public void Bench_kernels_times_each_shape_once_whatever_the_layers()
+    {
+        CommandLine.Run("bench", "kernels", "--model", "synth:tiny", "--device", "cpu", "--runs", "1", "--prompts", "20", "--contexts", "30", "--json", File("k.json")).Succeeds();
+        using JsonDocument report = JsonDocument.Parse(System.IO.File.ReadAllText(File("k.json")));
+        string[] names = [.. report.RootElement.GetProperty("rows").EnumerateArray().Select(row => row.GetProperty("name").GetString()!)];
+        Assert.Contains(names, name => name.StartsWith("norm + gated MLP", StringComparison.Ordinal));
+        Assert.Equal(names.Distinct(), names);
+    }
+
+    [Fact]
     public void Bench_refuses_an_unknown_kind() => CommandLine.Run("bench", "flight", "--model", "synth:tiny").IsBadInput("flight", "encode");
 
     [Fact]

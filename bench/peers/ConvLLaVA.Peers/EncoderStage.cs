@@ -64,11 +64,8 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
     private string OnnxFile()
     {
         string path = Path.Combine(options.WorkFolder, "encoder-768.onnx");
-        if (!File.Exists(path))
-        {
-            say($"  writing {path}");
-            OnnxConvNeXt.Write(path, Model);
-        }
+        say($"  writing {path}");
+        OnnxConvNeXt.Write(path, Model);
         return path;
     }
 

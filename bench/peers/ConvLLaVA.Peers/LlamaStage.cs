@@ -10,6 +10,7 @@ namespace ConvLLaVA.Peers;
 /// <summary>Prefill of 512 tokens and 64 decoding steps after it, in four layers as wide as the published model's.</summary>
 internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<string> say)
 {
+    private const string SixteenBits = "16 bits";
     private const int SmallestVocabulary = 8000;
     private const int Prompt = 512;
     private const int Steps = 64;
@@ -61,7 +62,7 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
         }
         // First fp32: its logits are what the others are held against.
         Hold("fp32", Ours(DType.Float32), Torch(DType.Float32), null);
-        Hold("16 bits", Ours(DType.BFloat16), Torch(DType.BFloat16), Peer(llama, GgufType.F16, "f16"));
+        Hold(SixteenBits, Ours(DType.BFloat16), Torch(DType.BFloat16), Peer(llama, GgufType.F16, "f16"));
         Hold("q8", Ours(QuantFormat.Q8), Peer(llama, GgufType.Q8_0, "q8_0"));
         Hold("q4", Ours(QuantFormat.Q4), Peer(llama, GgufType.Q4_0, "q4_0"));
     }
@@ -91,7 +92,16 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
                 open.Add(model);
                 contestants.Add(new Contestant(name, weightClass, () => Once(model)));
             }
+            using InstrumentBackend? reader = weightClass == SixteenBits
+                ? InstrumentBackend.Open(new LoadOptions { Device = Device.Cpu, Threads = options.Threads }, new HeadShape(128, 32, 32)) : null;
+            // What memory gives changes while others use it, so it is asked in every round.
+            if (reader is not null) contestants.Add(new Contestant("reading memory", weightClass, () => [DecodeBytes(2) / ProcessorProbes.ReadGigabytesPerSecond(reader) / 1e6]));
             IReadOnlyList<Timing[]> times = Contest.Hold(contestants, options.Rounds, say);
+            if (reader is not null)
+            {
+                record.ReadBesideDecodeGbS = DecodeBytes(2) / times[^1][0].Median / 1e6;
+                contestants.RemoveAt(contestants.Count - 1);
+            }
             for (int i = 0; i < contestants.Count; i++)
             {
                 record.Times.Add(new PeerTime(PrefillName, weightClass, contestants[i].Name, times[i][0], Prompt));

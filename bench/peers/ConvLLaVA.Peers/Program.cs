@@ -18,7 +18,7 @@ try
         {
             Run(stage, options, record);
         }
-        catch (Exception error) when (error is InvalidOperationException or ExternalException or OnnxRuntimeException)
+        catch (Exception error) when (error is InvalidOperationException or IOException or ExternalException or OnnxRuntimeException)
         {
             // What the other stages find is worth having all the same.
             Console.Error.WriteLine($"The stage {stage} fails: {error.Message}");

@@ -42,6 +42,8 @@ internal static class ReportStage
                 | {rates.FmaGflops:F0} Gflop/s | {rates.ReadGbS:F1} GB/s | {rates.CopyGbS:F1} GB/s | {rates.GemmGflops:F0} Gflop/s ({100 * rates.GemmGflops / rates.FmaGflops:F0} % of the multiply-adds) |
                 """);
         }
+        if (record.ReadBesideDecodeGbS is { } read)
+            Line(page, $"\nWhat memory gives changes with what else the machine does. Between the runs of decoding in 16 bits, reading it in order gave {read:F1} GB/s.");
         Beside(page, record);
         Aims(page, record);
         Contexts(page, record);

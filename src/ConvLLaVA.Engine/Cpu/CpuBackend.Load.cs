@@ -88,7 +88,7 @@ public sealed unsafe partial class CpuBackend
     /// <inheritdoc/>
     public void CompleteLoading(Action<string, double>? progress, CancellationToken cancellation) => progress?.Invoke("weights", 1);
 
-    // Reads every weight once: that takes as long as one token and saves a tenth of all that follow.
+    // Reads every weight once, which a file that is not in memory yet makes slow, and saves a tenth of the time of every token.
     private bool HasOnlyFiniteHalves(WeightTensor tensor)
     {
         const int Piece = 1 << 20;

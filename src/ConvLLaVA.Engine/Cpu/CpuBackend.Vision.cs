@@ -119,7 +119,7 @@ public sealed unsafe partial class CpuBackend
         Require(input.DType == DType.Float32 && output.DType == DType.Float32 && input.Rows == grid.Rows && input.Columns == channels
             && output.Rows == half.Rows && output.Columns == 4 * channels, "NormGather", input, output);
         if (output.Data == 0 || half.Rows == 0) return;
-        if (4L * channels > _scratch.Floats) throw new ArgumentException($"NormGather: {channels} channels are more than this backend handles.");
+        if (channels > MostGatheredChannels) throw new ArgumentException($"NormGather: {channels} channels are more than this backend handles.");
         var work = new NormGatherWork(_kernels, _scratch, input, grid, half, weights, output);
         _pool.Run(half.Images * half.Height, 1, ref work);
     }
@@ -173,7 +173,7 @@ public sealed unsafe partial class CpuBackend
     private void Product(nint input, int inputStride, int rows, LinearWeight weight, EpilogueKind kind, Tensor output)
     {
         if (weight is CpuQuantLinear quantized) QuantizedProduct(input, inputStride, rows, quantized, kind, output.Data, output.Columns);
-        else _kernels.Gemm(_pool, _scratch, new GemmCall(input, inputStride, rows, (CpuLinear)weight, kind, output.Data, output.Columns));
+        else _kernels.Gemm(_pool, _scratch, new GemmCall(input, inputStride, rows, (CpuLinear)weight, kind, output.Data, output.Columns, _blocks));
     }
 
     private static CpuNorm LayerNormWeights(NormWeight norm, string operation)

@@ -17,6 +17,8 @@ public sealed unsafe partial class CpuBackend : IBackend
     private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
     private readonly Sampler _sampler = new();
+    private const int MostGatheredChannels = 16384; // of NormGather, which needs four rows of them
+    private readonly GemmBlocks _blocks;
     private readonly Scratch _scratch;
     private readonly List<QueryTile> _tiles = []; // of the running attention
     private Scratch? _attentionScratch;
@@ -28,14 +30,18 @@ public sealed unsafe partial class CpuBackend : IBackend
     /// <param name="path">Instructions to use; Auto takes the fastest supported unless the environment variable
     /// <c>CONVLLAVA_CPU</c> (avx512, avx2, vector128, scalar) names one.</param>
     /// <exception cref="InvalidInputException">The number of threads or the path cannot be had.</exception>
-    public CpuBackend(int threads = 0, CpuPath path = CpuPath.Auto)
+    public CpuBackend(int threads = 0, CpuPath path = CpuPath.Auto) : this(threads, path, GemmBlocks.Current) { }
+
+    /// <summary>The same with products cut as for another machine, for tests.</summary>
+    internal CpuBackend(int threads, CpuPath path, GemmBlocks blocks)
     {
         if (threads is < 0 or > MaxThreads)
             throw new InvalidInputException($"{threads} threads were asked for; it can be 1 to {MaxThreads}, or 0 for as many as there are processors.");
         Path = CpuPaths.Resolve(path, Environment.GetEnvironmentVariable(CpuPaths.Variable));
         Threads = threads == 0 ? Math.Min(Environment.ProcessorCount, MaxThreads) : threads;
         _kernels = CpuKernels.Create(Path);
-        _scratch = new Scratch(Memory, Threads, _kernels.ScratchFloats);
+        _scratch = new Scratch(Memory, Threads, Math.Max(_kernels.ScratchFloats(blocks), 4 * MostGatheredChannels));
+        _blocks = blocks;
         _pool = new WorkerPool(Threads);
     }
 
@@ -82,7 +88,7 @@ public sealed unsafe partial class CpuBackend : IBackend
     public int PreferredTileRows(int columns)
     {
         // The expanded rows should stay in the last-level cache until they are consumed, and still make tasks for all threads.
-        long rows = GemmBlocks.Current.Wide / Math.Max(1, columns);
+        long rows = _blocks.Wide / Math.Max(1, columns);
         return (int)Math.Clamp(rows / 192 * 192, 192, 9216);
     }
 

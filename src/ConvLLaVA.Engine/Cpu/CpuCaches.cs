@@ -9,8 +9,8 @@ internal readonly record struct CpuCaches(long Level2, long Level3)
 {
     private const string Folder = "/sys/devices/system/cpu/cpu0/cache";
 
-    /// <summary>What is assumed of a processor that does not say: the least that one of the last ten years has.</summary>
-    public static CpuCaches Unknown { get; } = new(256 << 10, 4 << 20);
+    /// <summary>What is assumed of a processor that does not say.</summary>
+    public static CpuCaches Unknown { get; } = new(1 << 20, 16 << 20);
 
     /// <summary>This machine's, read once.</summary>
     public static CpuCaches Current { get; } = Read(Folder);

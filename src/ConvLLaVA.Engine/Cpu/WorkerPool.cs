@@ -20,9 +20,9 @@ internal sealed unsafe class WorkerPool : IDisposable
     // Operations of a layer follow each other within microseconds, so a worker looks again for a while before it sleeps: being
     // woken by the system takes about 50 microseconds. With more threads than processors, looking would keep others from work.
     private static readonly long Patience = Stopwatch.Frequency / 10_000;
-    private const int Apart = 32; // numbers that different threads change lie on cache lines of their own
     private readonly long _patience;
-
+    private const int Apart = 32; // numbers that different threads change lie on cache lines of their own
+    private readonly int[] _taken; // [threads, Apart], pieces taken from each worker's share
     private readonly Thread[] _threads;
     private readonly Sleeper[] _sleepers; // [threads - 1]
     private readonly Sleeper _caller = new();
@@ -34,7 +34,6 @@ internal sealed unsafe class WorkerPool : IDisposable
     private bool _stop;
     private ExceptionDispatchInfo? _failure;
     private Counters _counters;
-    private readonly int[] _taken; // [threads, Apart], pieces taken from each worker's share
 
     /// <summary>Starts <paramref name="threads"/> - 1 threads; the caller of Run is the last one.</summary>
     public WorkerPool(int threads)

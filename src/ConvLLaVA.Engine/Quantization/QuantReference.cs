@@ -1,5 +1,5 @@
-using ConvLLaVA.Engine.Tensors;
 using System.Runtime.InteropServices;
+using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Quantization;
 

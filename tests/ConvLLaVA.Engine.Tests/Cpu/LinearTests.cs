@@ -174,4 +174,23 @@ public sealed class LinearTests
                 }
             }
     }
+
+    [Theory, MemberData(nameof(Paths))]
+    public void Linear_CutForOtherCaches_HasTheSameBits(CpuPath path)
+    {
+        float[]? first = null;
+        foreach ((int level2, int level3) in new[] { (64, 64), (512, 4096), (1024, 32768), (4096, 65536) })
+            foreach (int threads in new[] { 1, 3 })
+            {
+                const int m = 230, n = 410, k = 1555;
+                var random = new Random(6);
+                using var bench = new Workbench(path, threads, GemmBlocks.Of(new CpuCaches(level2 << 10, level3 << 10)));
+                LinearWeight weight = bench.Linear(Workbench.Random(random, n * k), n, DType.BFloat16, Workbench.Random(random, n));
+                Tensor y = bench.Empty(m, n);
+                bench.Backend.Linear(bench.Matrix(Workbench.Random(random, m * k), m), weight, Activation.Gelu, y);
+                float[] found = bench.Get(y);
+                first ??= found;
+                Assert.Equal(first, found);
+            }
+    }
 }

@@ -175,7 +175,7 @@ public sealed class PagedAttentionTests
                 using var bench = new Workbench(path, threads);
                 var layer = new Layer(bench, 4, 2, 70, 16);
                 using KvStorage kv = layer.Kv;
-                float[] values = layer.Step((layer.Tokens(1, 40), 0, 40, [7, 5, 3]));
+                float[] values = layer.Step((layer.Tokens(1, 150), 0, 150, [7, 5, 3, 9, 1, 4, 0, 8, 2, 6]));
                 first ??= values;
                 Assert.Equal(first, values);
             }

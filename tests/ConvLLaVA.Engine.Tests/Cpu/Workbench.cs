@@ -10,10 +10,10 @@ internal sealed unsafe class Workbench : IDisposable
     private readonly List<MemoryBlock> _blocks = [];
     private readonly NativeMemoryOwner _weights = new();
 
-    public Workbench(CpuPath path = CpuPath.Auto, int threads = 2)
+    public Workbench(CpuPath path = CpuPath.Auto, int threads = 2, GemmBlocks? blocks = null)
     {
         Assert.SkipUnless(CpuPaths.IsSupported(path), $"this machine cannot run {path}");
-        Backend = new CpuBackend(threads, path);
+        Backend = blocks is { } cut ? new CpuBackend(threads, path, cut) : new CpuBackend(threads, path);
     }
 
     public CpuBackend Backend { get; }

@@ -7,7 +7,7 @@ namespace ConvLLaVA.Engine.Cpu;
 internal abstract unsafe class CpuKernels
 {
     /// <summary>Floats of scratch memory a worker needs for anything but attention.</summary>
-    public abstract int ScratchFloats { get; }
+    public abstract int ScratchFloats(GemmBlocks blocks);
 
     public abstract void Gemm(WorkerPool pool, Scratch scratch, GemmCall call);
 
@@ -65,7 +65,7 @@ internal abstract unsafe class CpuKernels
 /// <inheritdoc/>
 internal sealed unsafe class CpuKernels<V, S> : CpuKernels where V : struct where S : struct, ISimd<V>
 {
-    public override int ScratchFloats => Math.Max(Gemm<V, S>.ScratchFloats, Depthwise<V, S>.ScratchFloats);
+    public override int ScratchFloats(GemmBlocks blocks) => Math.Max(Gemm<V, S>.ScratchFloats(blocks), Depthwise<V, S>.ScratchFloats);
 
     public override void Gemm(WorkerPool pool, Scratch scratch, GemmCall call) => Gemm<V, S>.Run(pool, scratch, call);
 

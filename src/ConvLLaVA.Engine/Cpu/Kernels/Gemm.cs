@@ -24,7 +24,9 @@ internal enum EpilogueKind
 /// <param name="Kind">What happens to the sums.</param>
 /// <param name="Output">[rows, OutputStride]</param>
 /// <param name="OutputStride">Floats from one row to the next.</param>
-internal readonly record struct GemmCall(nint Input, int InputStride, int Rows, CpuLinear Weight, EpilogueKind Kind, nint Output, int OutputStride);
+/// <param name="Blocks">How it is cut.</param>
+internal readonly record struct GemmCall(nint Input, int InputStride, int Rows, CpuLinear Weight, EpilogueKind Kind, nint Output, int OutputStride,
+    GemmBlocks Blocks);
 
 /// <summary>The matrix product on one instruction set. The sums over k are cut into equal parts of at most <see cref="GemmBlocks.KBlock"/>
 /// elements, with what does not fill a vector behind them, wherever else the work is cut; a row's result so does not depend on how many
@@ -47,13 +49,8 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
 
     private const int KBlock = GemmBlocks.KBlock;
 
-    private static GemmBlocks Sizes => GemmBlocks.Current;
-
-    // The direct way's sums and tails are more where caches are small.
-    private const int DirectFloats = DirectRows * (DirectBlock + 4 + Simd.Lanes) + 4 * Simd.Lanes;
-
-    /// <summary>Floats of scratch memory each worker needs: widened weights, sums and the ends of rows.</summary>
-    public static int ScratchFloats => Math.Max(DirectFloats, Sizes.Columns * KBlock + Sizes.Rows * (Sizes.Columns + Simd.Lanes));
+    /// <summary>Floats of scratch memory each worker needs: widened weights, sums and the ends of rows. The direct way needs less.</summary>
+    public static int ScratchFloats(GemmBlocks blocks) => blocks.Columns * KBlock + blocks.Rows * (blocks.Columns + Simd.Lanes);
 
     /// <summary>Computes the product on all workers.</summary>
     public static void Run(WorkerPool pool, Scratch scratch, GemmCall call)
@@ -71,7 +68,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
             pool.RunInShares(columns, DirectBlock, ref direct);
             return;
         }
-        (int rowBlock, int columnBlock) = Sizes.Tasks(call.Rows, columns, pool.Threads);
+        (int rowBlock, int columnBlock) = call.Blocks.Tasks(call.Rows, columns, pool.Threads);
         int down = (call.Rows + rowBlock - 1) / rowBlock;
         int across = (columns + columnBlock - 1) / columnBlock;
         var packed = new PackedWork(call, scratch, rowBlock, columnBlock, down, pool.Threads);
@@ -157,8 +154,8 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
         int k = call.Weight.InFeatures, whole = k & ~(Simd.Lanes - 1), part = PartOf(whole);
         int stride = (count + 3) & ~3;
         float* panels = scratch;                                // [panels, steps, 4, 16]
-        float* sums = panels + Sizes.Columns * KBlock;          // [rows, stride]
-        float* inputTail = sums + Sizes.Rows * Sizes.Columns;   // [rows, 16]
+        float* sums = panels + call.Blocks.Columns * KBlock;          // [rows, stride]
+        float* inputTail = sums + call.Blocks.Rows * call.Blocks.Columns;   // [rows, 16]
         for (int k0 = 0; k0 < whole; k0 += part)
         {
             int length = Math.Min(part, whole - k0);
