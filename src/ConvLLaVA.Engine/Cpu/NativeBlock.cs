@@ -1,10 +1,9 @@
-using System.Runtime.InteropServices;
 using ConvLLaVA.Engine.Tensors;
 
 namespace ConvLLaVA.Engine.Cpu;
 
 /// <summary>Aligned native memory booked on a ledger. It knows the ledger only, so it may outlive the backend.</summary>
-internal sealed unsafe class NativeBlock : MemoryBlock
+internal sealed class NativeBlock : MemoryBlock
 {
     private readonly MemoryLedger _ledger;
     private readonly MemoryOwner _owner;
@@ -20,11 +19,9 @@ internal sealed unsafe class NativeBlock : MemoryBlock
         ByteLength = bytes;
         try
         {
-            // Page alignment: a workspace aligned more strictly than a cache line costs nothing.
+            _data = MappedPages.Take(bytes);
             // Keys and values take small pages: most of them are never touched, and a huge page would be held whole.
-            bool huge = owner != MemoryOwner.KvCache && bytes >= MappedPages.HugePage;
-            _data = (nint)NativeMemory.AlignedAlloc((nuint)Math.Max(bytes, 1), huge ? MappedPages.HugePage : (nuint)4096);
-            if (huge) MappedPages.PreferHuge(_data, bytes);
+            if (owner != MemoryOwner.KvCache && bytes >= MappedPages.HugePage) MappedPages.PreferHuge(_data, bytes);
         }
         catch (OutOfMemoryException inner)
         {
@@ -37,7 +34,7 @@ internal sealed unsafe class NativeBlock : MemoryBlock
     }
 
     /// <summary>Returns what was forgotten; the ledger keeps showing it as held so that leak tests see it.</summary>
-    ~NativeBlock() => NativeMemory.AlignedFree((void*)_data);
+    ~NativeBlock() => MappedPages.Free(_data, ByteLength);
 
     /// <inheritdoc/>
     public override nint Data => _data != 0 ? _data : throw new ObjectDisposedException(nameof(MemoryBlock));
@@ -58,7 +55,7 @@ internal sealed unsafe class NativeBlock : MemoryBlock
         nint data = Interlocked.Exchange(ref _data, 0);
         if (data == 0) return;
         GC.SuppressFinalize(this);
-        NativeMemory.AlignedFree((void*)data);
+        MappedPages.Free(data, ByteLength);
         _ledger.Add(_owner, -ByteLength);
     }
 }

@@ -177,12 +177,14 @@ internal static unsafe class QuantEncoder
     /// <summary>The parts of one quantised matrix, one behind the other.</summary>
     private sealed class EncodedMemory : IDisposable
     {
+        private readonly long _bytes;
         private nint _data;
 
         public EncodedMemory(QuantLayout layout)
         {
             long scales = RoundUp(layout.CodeBytes), absMax = scales + RoundUp(layout.ScaleBytes);
-            _data = (nint)NativeMemory.AlignedAlloc((nuint)(absMax + RoundUp(layout.AbsMaxCount * sizeof(float)) + 64), 64);
+            _bytes = absMax + RoundUp(layout.AbsMaxCount * sizeof(float)) + 64;
+            _data = MappedPages.Take(_bytes);
             Codes = _data;
             Scales = _data + (nint)scales;
             AbsMax = layout.AbsMaxCount == 0 ? 0 : _data + (nint)absMax;
@@ -194,7 +196,10 @@ internal static unsafe class QuantEncoder
 
         public nint AbsMax { get; }
 
-        public void Dispose() => NativeMemory.AlignedFree((void*)Interlocked.Exchange(ref _data, 0));
+        public void Dispose()
+        {
+            if (Interlocked.Exchange(ref _data, 0) is not 0 and var data) MappedPages.Free(data, _bytes);
+        }
 
         private static long RoundUp(long bytes) => (bytes + 63) / 64 * 64;
     }
