@@ -49,6 +49,14 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
         return bytesPerWeight * Steps * ((sizes.Layers * layer) + ((long)sizes.VocabularySize * sizes.HiddenSize));
     }
 
+    /// <summary>Bytes of pages that this engine's decoding steps of a run read: float32 keys and values of every position so far.</summary>
+    public static double DecodePageBytes()
+    {
+        SyntheticPreset sizes = SyntheticPreset.Get(PeerOptions.PublishedWidth);
+        double positions = Enumerable.Range(Prompt + 1, Steps).Sum();
+        return positions * sizes.Layers * 2 * sizes.KeyValueHeads * (sizes.HiddenSize / sizes.Heads) * sizeof(float);
+    }
+
     public void Run()
     {
         record.Times.RemoveAll(time => time.Work == PrefillName || time.Work == DecodeName);

@@ -66,13 +66,17 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
             for (int t = 0; t < count; t++) valid[t] = Math.Clamp(positions[t] + 1 - start, 0, stepLength);
             for (int first = 0; first < most; first += blockSize)
             {
-                float* keys = kv.Keys(layer, blocks[firstBlock + first / blockSize], kvHead);
+                int block = firstBlock + first / blockSize;
+                float* keys = kv.Keys(layer, blocks[block], kvHead), values = kv.Values(layer, blocks[block], kvHead);
+                pages[first / blockSize] = (nint)values;
+                // Pages lie apart, so that the processor foresees none.
+                Fetch(values, blockSize * row);
+                if (start + first + blockSize <= last) Fetch(kv.Keys(layer, blocks[block + 1], kvHead), blockSize * row);
                 for (int t = 0; t < count; t += Strip)
                 {
                     int some = Math.Min(Strip, count - t), seen = Math.Min(blockSize, MostOf(valid + t, some) - first);
                     Scores(queries + t * row, some, row, keys, seen, blockSize, scores + t * scoreStride + first, scoreStride);
                 }
-                pages[first / blockSize] = (nint)kv.Values(layer, blocks[firstBlock + first / blockSize], kvHead);
             }
             for (int t = 0; t < count; t++)
             {
@@ -102,6 +106,12 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
             }
         }
         for (int t = 0; t < count; t++) Scale(sums + t * row, headDim, 1f / total[t], output + t * stride);
+    }
+
+    // page [count]
+    private static void Fetch(float* page, int count)
+    {
+        for (int i = 0; i < count; i += Simd.CacheLine / sizeof(float)) Simd.Prefetch((byte*)(page + i));
     }
 
     private static int MostOf(int* values, int count)

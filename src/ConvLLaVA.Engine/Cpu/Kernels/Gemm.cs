@@ -42,7 +42,7 @@ internal static unsafe class Gemm<V, S> where V : struct where S : struct, ISimd
     private const int DirectRowsOfHalf = 24;
 
     /// <summary>Weight rows of a task of the direct way.</summary>
-    private const int DirectBlock = 64;
+    private const int DirectBlock = 32;
 
     /// <summary>Multiplications below which waking the workers costs more than they would save.</summary>
     private const long WorthHandingOut = 100_000;
