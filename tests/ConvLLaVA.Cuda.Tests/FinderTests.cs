@@ -19,7 +19,7 @@ public sealed class FinderTests
         LoadedModules = () => _modules,
         ApplicationFolder = Folder("app"),
         Home = Folder("home"),
-        CurrentFolder = Folder("work"),
+        CurrentFolder = Folder("current"),
         Windows = windows,
         Root = _root,
     };
@@ -209,10 +209,10 @@ public sealed class FinderTests
     [Fact]
     public void Nothing_is_loaded_from_the_working_folder()
     {
-        Junk("work", "libnvrtc.so.13");
-        Junk("work", ".venv", "lib", "python3.12", "site-packages", "nvidia", "cu13", "lib", "libnvrtc.so.13");
+        Junk("current", "libnvrtc.so.13");
+        Junk("current", ".venv", "lib", "python3.12", "site-packages", "nvidia", "cu13", "lib", "libnvrtc.so.13");
         Find(CudaLibrary.Nvrtc);
-        Assert.DoesNotContain(_asked, path => path.Contains("/work/", StringComparison.Ordinal));
+        Assert.DoesNotContain(_asked, path => path.Contains("/current/", StringComparison.Ordinal));
     }
 
     [Fact]

@@ -60,7 +60,7 @@ internal sealed class EncoderStage(PeerOptions options, PeerRecord record, Actio
         }
     }
 
-    /// <summary>The model for ONNX Runtime; it is written if it is not there yet.</summary>
+    /// <summary>Writes the model for ONNX Runtime.</summary>
     private string OnnxFile()
     {
         string path = Path.Combine(options.WorkFolder, "encoder-768.onnx");

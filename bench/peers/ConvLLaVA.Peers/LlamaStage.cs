@@ -105,12 +105,8 @@ internal sealed class LlamaStage(PeerOptions options, PeerRecord record, Action<
             // What memory gives changes while others use it, so it is asked in every round.
             if (reader is not null) contestants.Add(new Contestant("reading memory", weightClass, () => [DecodeBytes(2) / ProcessorProbes.ReadGigabytesPerSecond(reader) / 1e6]));
             IReadOnlyList<Timing[]> times = Contest.Hold(contestants, options.Rounds, say);
-            if (reader is not null)
-            {
-                record.ReadBesideDecodeGbS = DecodeBytes(2) / times[^1][0].Median / 1e6;
-                contestants.RemoveAt(contestants.Count - 1);
-            }
-            for (int i = 0; i < contestants.Count; i++)
+            if (reader is not null) record.ReadBesideDecodeGbS = DecodeBytes(2) / times[^1][0].Median / 1e6;
+            for (int i = 0; i < open.Count; i++)
             {
                 record.Times.Add(new PeerTime(PrefillName, weightClass, contestants[i].Name, times[i][0], Prompt));
                 record.Times.Add(new PeerTime(DecodeName, weightClass, contestants[i].Name, times[i][1], Steps));

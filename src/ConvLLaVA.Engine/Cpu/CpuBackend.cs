@@ -9,6 +9,8 @@ public sealed unsafe partial class CpuBackend : IBackend
     /// <summary>Most threads that can be asked for.</summary>
     public const int MaxThreads = 1024;
 
+    private const int MostGatheredChannels = 16384; // of NormGather, which needs four rows of them
+
     private readonly WorkerPool _pool;
     private readonly CpuKernels _kernels;
     private readonly List<NativeBlock> _owned = [];
@@ -17,7 +19,6 @@ public sealed unsafe partial class CpuBackend : IBackend
     private readonly List<NativeBlock> _converted = [];
     private readonly Dictionary<RopeParameters, RopeTable> _ropes = [];
     private readonly Sampler _sampler = new();
-    private const int MostGatheredChannels = 16384; // of NormGather, which needs four rows of them
     private readonly GemmBlocks _blocks;
     private readonly Scratch _scratch;
     private readonly List<QueryTile> _tiles = []; // of the running attention

@@ -40,7 +40,7 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
     public static void Run(float* query, float* output, nint stride, int count, ReadOnlySpan<int> positions, ReadOnlySpan<int> blocks,
         KvPages kv, int layer, int kvHead, float* scratch)
     {
-        int headDim = kv.Layout.HeadDim, row = kv.RowLength, blockSize = kv.Layout.BlockSize;
+        int headDim = kv.Layout.HeadDim, row = kv.RowLength, blockSize = kv.Layout.BlockSize, pageBytes = blockSize * row * sizeof(float);
         int scoreStride = ScoreStride(blockSize), stepLength = PagesPerStep(blockSize) * blockSize;
         float* queries = scratch;                                   // [QueryTile, row], scaled
         float* sums = queries + QueryTile * row;                    // [QueryTile, row]
@@ -70,8 +70,8 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
                 float* keys = kv.Keys(layer, blocks[block], kvHead), values = kv.Values(layer, blocks[block], kvHead);
                 pages[first / blockSize] = (nint)values;
                 // Pages lie apart, so that the processor foresees none.
-                Fetch(values, blockSize * row);
-                if (start + first + blockSize <= last) Fetch(kv.Keys(layer, blocks[block + 1], kvHead), blockSize * row);
+                Simd.Prefetch((byte*)values, pageBytes);
+                if (start + first + blockSize <= last) Simd.Prefetch((byte*)kv.Keys(layer, blocks[block + 1], kvHead), pageBytes);
                 for (int t = 0; t < count; t += Strip)
                 {
                     int some = Math.Min(Strip, count - t), seen = Math.Min(blockSize, MostOf(valid + t, some) - first);
@@ -106,12 +106,6 @@ internal static unsafe class Attention<V, S> where V : struct where S : struct, 
             }
         }
         for (int t = 0; t < count; t++) Scale(sums + t * row, headDim, 1f / total[t], output + t * stride);
-    }
-
-    // page [count]
-    private static void Fetch(float* page, int count)
-    {
-        for (int i = 0; i < count; i += Simd.CacheLine / sizeof(float)) Simd.Prefetch((byte*)(page + i));
     }
 
     private static int MostOf(int* values, int count)

@@ -87,7 +87,7 @@ internal static unsafe class Depthwise<V, S> where V : struct where S : struct, 
         for (int y = Math.Max(0, y0); y < y1; y++)
         {
             float* from = (float*)call.Map + ((nint)y * call.Width + first) * step + c;
-            for (int x = first; x < last; x++, from += step) Sse.Prefetch1(from);
+            for (int x = first; x < last; x++, from += step) Simd.Prefetch((byte*)from);
         }
     }
 

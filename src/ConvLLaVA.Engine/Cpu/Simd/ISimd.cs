@@ -92,6 +92,13 @@ internal static unsafe class Simd
         if (Sse.IsSupported) Sse.Prefetch1(address);
     }
 
+    /// <summary>Fetches the lines of a range, of which any part may lie beyond what is there.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Prefetch(byte* address, int bytes)
+    {
+        for (int at = 0; at < bytes; at += CacheLine) Prefetch(address + at);
+    }
+
     /// <summary>Stores four sums, or adds them to what is there.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Put(float* c, Vector128<float> sums, bool add)
